@@ -1,0 +1,1 @@
+//! Framework for packet applications on millrace ports.

@@ -1,0 +1,1 @@
+//! Userspace poll-mode driver for Intel NICs.

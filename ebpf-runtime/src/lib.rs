@@ -1,0 +1,1 @@
+//! Loads, verifies and runs unmodified XDP programs in userspace.

@@ -1,0 +1,1 @@
+//! Prepares a host for userspace NIC drivers.

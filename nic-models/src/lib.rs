@@ -1,0 +1,1 @@
+//! The datasheets as code: registers, descriptors and behaving models of Intel NICs.
