@@ -1,0 +1,278 @@
+//! Internet checksums (RFC 1071, RFC 1624) of IP, TCP, UDP and ICMP, and SCTP's CRC.
+//!
+//! A *sum* is a `u32` holding a ones-complement sum of big-endian 16-bit words, not yet folded or inverted; sums of
+//! pieces are added up with `+` (at most some 60,000 of them) and end in [`finish`].
+
+use super::{Fragment, L3, L4, Parsed, be16, crc32c, put16};
+use thiserror::Error;
+
+/// What a checksum in a frame turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Status {
+    /// Present and right.
+    Good,
+    /// Present and wrong, or the length it covers cannot be right.
+    Bad,
+    /// There is none to check: no such header, a fragment, UDP without checksum, or an address it needs is unknown.
+    None,
+}
+
+impl Status {
+    fn from_ok(ok: bool) -> Status {
+        if ok { Status::Good } else { Status::Bad }
+    }
+}
+
+/// A partial checksum that does not fit the frame it came with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error(
+    "partial checksum at {start}+{offset} lies outside a frame of {len} bytes; the sender's virtio-net header is wrong"
+)]
+pub struct PartialChecksumError {
+    /// `csum_start`.
+    pub start: usize,
+    /// `csum_offset`.
+    pub offset: usize,
+    /// Length of the frame.
+    pub len: usize,
+}
+
+/// The sum of `data`; an odd last byte counts as the high half of a word. Eight bytes a step.
+pub fn sum(data: &[u8]) -> u32 {
+    // Native-endian 32-bit lanes in a 64-bit accumulator: RFC 1071 section 2(B) lets the swap wait until the end.
+    let mut lanes = [0u64; 4];
+    let mut blocks = data.chunks_exact(32);
+    for block in &mut blocks {
+        for (lane, word) in lanes.iter_mut().zip(block.chunks_exact(8)) {
+            let word = u64::from_ne_bytes([
+                word[0], word[1], word[2], word[3], word[4], word[5], word[6], word[7],
+            ]);
+            *lane += (word & 0xffff_ffff) + (word >> 32);
+        }
+    }
+    let mut total = lanes
+        .iter()
+        .map(|lane| (lane & 0xffff_ffff) + (lane >> 32))
+        .sum::<u64>();
+    let mut pairs = blocks.remainder().chunks_exact(2);
+    for pair in &mut pairs {
+        total += u64::from(u16::from_ne_bytes([pair[0], pair[1]]));
+    }
+    if let [last] = pairs.remainder() {
+        total += u64::from(u16::from_ne_bytes([*last, 0]));
+    }
+    let folded = fold64(total);
+    u32::from(u16::from_be_bytes(folded.to_ne_bytes()))
+}
+
+fn fold64(mut total: u64) -> u16 {
+    while total > 0xffff {
+        total = (total & 0xffff) + (total >> 16);
+    }
+    total as u16
+}
+
+/// Folds a sum to 16 bits without inverting it.
+#[inline]
+pub fn fold(sum: u32) -> u16 {
+    let once = (sum & 0xffff) + (sum >> 16);
+    ((once & 0xffff) + (once >> 16)) as u16
+}
+
+/// Folds and inverts: the value to store.
+#[inline]
+pub fn finish(sum: u32) -> u16 {
+    !fold(sum)
+}
+
+/// The checksum of `data` alone, as an IPv4 header with a zeroed checksum field has it.
+pub fn checksum(data: &[u8]) -> u16 {
+    finish(sum(data))
+}
+
+/// Sum of the IPv4 pseudo header (RFC 9293 section 3.1).
+pub fn pseudo_v4(src: [u8; 4], dst: [u8; 4], proto: u8, l4_len: usize) -> u32 {
+    sum(&src) + sum(&dst) + u32::from(proto) + length_sum(l4_len)
+}
+
+/// Sum of the IPv6 pseudo header (RFC 8200 section 8.1).
+pub fn pseudo_v6(src: &[u8; 16], dst: &[u8; 16], proto: u8, l4_len: usize) -> u32 {
+    sum(src) + sum(dst) + u32::from(proto) + length_sum(l4_len)
+}
+
+/// The upper-layer length as the two words it fills in the IPv6 pseudo header.
+fn length_sum(len: usize) -> u32 {
+    (len as u32 & 0xffff) + (len as u32 >> 16)
+}
+
+/// Pseudo header sum of the packet `p` describes, for `l4_len` bytes of L4 header and data; `None` without IP.
+pub fn pseudo(frame: &[u8], p: &Parsed, l4_len: usize) -> Option<u32> {
+    let (src, dst) = (p.src_addr(frame), p.dst_addr(frame));
+    if src.is_empty() || dst.is_empty() {
+        return None;
+    }
+    Some(sum(src) + sum(dst) + u32::from(p.proto) + length_sum(l4_len))
+}
+
+/// Checks the IPv4 header checksum; [`Status::None`] for anything but IPv4.
+pub fn verify_ip(frame: &[u8], p: &Parsed) -> Status {
+    match ipv4_header(frame, p) {
+        Some(header) => Status::from_ok(fold(sum(header)) == 0xffff),
+        None => Status::None,
+    }
+}
+
+/// Stores the IPv4 header checksum; `false` for anything but IPv4.
+pub fn fill_ip(frame: &mut [u8], p: &Parsed) -> bool {
+    if ipv4_header(frame, p).is_none() {
+        return false;
+    }
+    put16(frame, p.l2_len + 10, 0);
+    let value = ipv4_header(frame, p).map_or(0, checksum);
+    put16(frame, p.l2_len + 10, value)
+}
+
+fn ipv4_header<'a>(frame: &'a [u8], p: &Parsed) -> Option<&'a [u8]> {
+    if p.l3 != L3::Ipv4 {
+        return None;
+    }
+    frame.get(p.l2_len..p.l2_len + p.l3_len)
+}
+
+/// The bytes an L4 checksum covers beside the pseudo header. `Err(None)`: no checksum to speak of. `Err(Bad)`: the
+/// lengths contradict each other.
+fn covered<'a>(frame: &'a [u8], p: &Parsed) -> Result<&'a [u8], Status> {
+    if p.fragment != Fragment::No || p.l4 == L4::None || p.routing_pending {
+        return Err(Status::None);
+    }
+    let data = frame.get(p.l4_off..p.ip_end).ok_or(Status::None)?;
+    if p.truncated {
+        return Err(Status::Bad);
+    }
+    if p.l4 != L4::Udp {
+        return Ok(data);
+    }
+    let len = usize::from(be16(data, 4).ok_or(Status::None)?);
+    if len < 8 {
+        return Err(Status::Bad);
+    }
+    data.get(..len).ok_or(Status::Bad)
+}
+
+/// Checks the checksum of TCP, UDP or SCTP. UDP over IPv4 with checksum 0 has none; over IPv6 that is bad (RFC 8200).
+pub fn verify_l4(frame: &[u8], p: &Parsed) -> Status {
+    let data = match covered(frame, p) {
+        Ok(data) => data,
+        Err(status) => return status,
+    };
+    match p.l4 {
+        L4::Udp if be16(data, 6) == Some(0) => {
+            if p.l3 == L3::Ipv4 {
+                Status::None
+            } else {
+                Status::Bad
+            }
+        }
+        L4::Tcp | L4::Udp => match pseudo(frame, p, data.len()) {
+            Some(pseudo) => Status::from_ok(fold(pseudo + sum(data)) == 0xffff),
+            None => Status::None,
+        },
+        L4::Sctp => Status::from_ok(data.get(8..12) == Some(&sctp_crc(data).to_le_bytes()[..])),
+        _ => Status::None,
+    }
+}
+
+/// Checks the checksum of ICMP or ICMPv6, which no NIC offloads on its own.
+pub fn verify_icmp(frame: &[u8], p: &Parsed) -> Status {
+    let data = match covered(frame, p) {
+        Ok(data) => data,
+        Err(status) => return status,
+    };
+    let start = match p.l4 {
+        L4::Icmp => Some(0),
+        L4::Icmpv6 => pseudo(frame, p, data.len()),
+        _ => None,
+    };
+    start.map_or(Status::None, |start| {
+        Status::from_ok(fold(start + sum(data)) == 0xffff)
+    })
+}
+
+/// RFC 9260 appendix A: over the whole packet with the checksum field taken as zero.
+fn sctp_crc(packet: &[u8]) -> u32 {
+    let (head, tail) = packet.split_at(packet.len().min(12));
+    let crc = crc32c::update(!0, head.get(..8).unwrap_or(head));
+    !crc32c::update(crc32c::update(crc, &[0; 4]), tail)
+}
+
+/// Where the checksum field of an L4 header stands, from the start of that header.
+pub fn l4_field(l4: L4) -> Option<usize> {
+    match l4 {
+        L4::Tcp => Some(16),
+        L4::Udp => Some(6),
+        L4::Sctp => Some(8),
+        L4::Icmp | L4::Icmpv6 => Some(2),
+        _ => None,
+    }
+}
+
+/// Computes and stores the checksum of TCP, UDP, SCTP, ICMP or ICMPv6; `false` (nothing changed) where there is none
+/// to compute: see [`Status::None`] and [`Status::Bad`].
+pub fn fill_l4(frame: &mut [u8], p: &Parsed) -> bool {
+    let (Some(field), Ok(len)) = (l4_field(p.l4), covered(frame, p).map(<[u8]>::len)) else {
+        return false;
+    };
+    let range = p.l4_off..p.l4_off + len;
+    if p.l4 == L4::Sctp {
+        let crc = sctp_crc(&frame[range.clone()]);
+        let slot = frame.get_mut(p.l4_off + field..p.l4_off + field + 4);
+        return slot
+            .map(|slot| slot.copy_from_slice(&crc.to_le_bytes()))
+            .is_some();
+    }
+    let start = if p.l4 == L4::Icmp {
+        0
+    } else {
+        pseudo(frame, p, len).unwrap_or(0)
+    };
+    put16(frame, p.l4_off + field, 0);
+    let value = finish(start + sum(&frame[range]));
+    // RFC 768: a UDP checksum that comes out as zero is sent as all ones.
+    let value = if p.l4 == L4::Udp && value == 0 {
+        0xffff
+    } else {
+        value
+    };
+    put16(frame, p.l4_off + field, value)
+}
+
+/// Finishes the partial checksum of a virtio-net header: the field at `start + offset` holds the pseudo header's sum
+/// (not inverted), and the checksum covers everything from `start` to the frame's end (virtio 1.2 section 5.1.6.2).
+/// Zero becomes all ones, which is the same number to a receiver and, in UDP, not "no checksum".
+pub fn finish_checksum(frame: &mut [u8], start: usize, offset: usize) -> Result<(), PartialChecksumError> {
+    finish_checksum_to(frame, start, offset, frame.len())
+}
+
+/// [`finish_checksum`] over `start..end`, for frames that carry padding behind the packet.
+pub fn finish_checksum_to(
+    frame: &mut [u8],
+    start: usize,
+    offset: usize,
+    end: usize,
+) -> Result<(), PartialChecksumError> {
+    let error = PartialChecksumError {
+        start,
+        offset,
+        len: frame.len(),
+    };
+    let data = frame.get(start..end).ok_or(error)?;
+    if offset.checked_add(2).is_none_or(|stop| stop > data.len()) {
+        return Err(error);
+    }
+    let value = match finish(sum(data)) {
+        0 => 0xffff,
+        value => value,
+    };
+    put16(frame, start + offset, value);
+    Ok(())
+}
