@@ -1,0 +1,1 @@
+//! Message layouts of the vfio-user protocol; no I/O here.
