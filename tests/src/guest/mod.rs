@@ -1,0 +1,40 @@
+//! Guests that run drivers nobody here wrote (Linux's own, DPDK's) on our device models.
+//!
+//! [`fetch`] brings QEMU, kernels and tools into a cache folder with apt, installing nothing on the host; [`image`]
+//! makes an initramfs of them ([`cpio`], [`kmod`]); [`qemu`] boots it with a `nic-model` attached over vfio-user and
+//! reads the results, one line a scenario, from the serial line; [`scenario`] says what each boot runs.
+
+pub mod cpio;
+pub mod fetch;
+pub mod image;
+pub mod kmod;
+pub mod model;
+pub mod qemu;
+pub mod scenario;
+
+/// What can go wrong before a scenario can be judged.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// Something the lab needs cannot be had on this machine; its scenarios are skipped by name.
+    #[error("{0}")]
+    Unavailable(String),
+    /// A step of the lab itself failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file did not have the shape it should have.
+    #[error("{0}")]
+    Malformed(String),
+}
+
+impl LabError {
+    /// Wraps an I/O error with what was being done.
+    pub fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}
