@@ -1,1 +1,35 @@
 //! Loads, verifies and runs unmodified XDP programs in userspace.
+//!
+//! How a program gets from a file to a verdict:
+//!
+//! ```text
+//! Object::parse      ELF, BTF, map definitions, relocations: what the file says      (object)
+//! Loader::load       maps made or reused, globals filled, programs linked, checked   (loader)
+//! Program::instance  one worker's private engine state: stack, caches, counters      (instance)
+//! Instance::run_batch  XdpBuff in, Verdict out, nothing allocated                    (interp, helpers)
+//! ```
+//!
+//! The crate knows no NIC. What it meets a driver through is [`XdpBuff`], [`HintLayout`] and
+//! [`Instance::run_batch`]. Nothing in an object is trusted: the interpreter checks every memory access against
+//! the stack, the packet, the map values and the ring-buffer records that the program may reach.
+
+mod error;
+mod hint;
+mod xdp;
+
+pub mod object;
+
+mod loader;
+
+mod instance;
+pub mod maps;
+mod program;
+
+pub use error::{Errno, Fault, FaultReport, LoadError, SourceLine};
+pub use hint::{HintField, HintKind, HintLayout, HintSource, Loc, Test};
+pub use instance::{Instance, InstanceStats};
+pub use loader::{Loaded, Loader};
+pub use maps::{Map, MapDef, MapFlags, MapType};
+pub use object::Object;
+pub use program::{EngineKind, Program};
+pub use xdp::{Redirect, RedirectKind, Verdict, XdpAction, XdpBuff};

@@ -1,0 +1,203 @@
+//! Where a queue's receive hints lie in the descriptor write-back that travels beside each frame.
+//!
+//! The driver of a NIC family describes its write-back once per queue; the runtime's metadata kfuncs read exactly
+//! what the description says, so a hint nobody asks for costs nothing.
+
+/// A metadata field that a program can ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum HintKind {
+    /// RSS hash (32 bit).
+    RxHash = 0,
+    /// What the hash covers, as `enum xdp_rss_hash_type` of the kernel once translated by [`HintField::table`].
+    RxHashType,
+    /// Receive time stamp, nanoseconds.
+    RxTimestamp,
+    /// TCI of the VLAN tag that the NIC stripped or saw.
+    VlanTci,
+    /// Ethertype of that tag (0x8100 or 0x88a8), in host order.
+    VlanProto,
+    /// Packet type as the family numbers them.
+    PacketType,
+    /// Mark set by a flow rule.
+    Mark,
+    /// Checksum status.
+    CsumStatus,
+    /// Length of the frame's header as the NIC parsed it.
+    HeaderLen,
+    /// A word that the NIC extracted from the packet.
+    Extracted,
+}
+
+/// Number of [`HintKind`]s.
+pub const HINT_KINDS: usize = 10;
+
+/// Bits of the write-back: `(load(offset, width) >> shift) & mask`, little endian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loc {
+    /// Byte offset in the write-back.
+    pub offset: u8,
+    /// Bytes to load: 1, 2, 4 or 8.
+    pub width: u8,
+    /// Right shift after the load.
+    pub shift: u8,
+    /// Mask after the shift.
+    pub mask: u64,
+}
+
+/// The field is there only if `load(offset, width) & mask == value`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Test {
+    /// Byte offset in the write-back.
+    pub offset: u8,
+    /// Bytes to load: 1, 2, 4 or 8.
+    pub width: u8,
+    /// Bits looked at.
+    pub mask: u64,
+    /// What they must be.
+    pub value: u64,
+}
+
+/// Who fills a field.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HintSource {
+    /// The NIC does, in its write-back.
+    Hardware,
+    /// Software computed it into a further column of the write-back.
+    Software,
+    /// Nobody: programs are told `-ENODATA` or `-EOPNOTSUPP`.
+    #[default]
+    Absent,
+}
+
+/// One field of a layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HintField {
+    /// Which.
+    pub kind: HintKind,
+    /// Where; `None` when absent.
+    pub loc: Option<Loc>,
+    /// When; `None` means always.
+    pub valid: Option<Test>,
+    /// Translates the raw bits (as an index) into the value programs see; an index past its end means "unknown" (0).
+    pub table: Option<&'static [u32]>,
+    /// Who fills it.
+    pub source: HintSource,
+}
+
+/// All fields of a queue's write-back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HintLayout {
+    fields: [Option<HintField>; HINT_KINDS],
+}
+
+impl HintLayout {
+    /// A layout that has nothing.
+    pub fn none() -> HintLayout {
+        HintLayout::default()
+    }
+
+    /// Adds or replaces a field.
+    pub fn with(mut self, field: HintField) -> HintLayout {
+        self.fields[field.kind as usize] = Some(field);
+        self
+    }
+
+    /// The field of a kind, if the layout has one.
+    pub fn field(&self, kind: HintKind) -> Option<&HintField> {
+        self.fields[kind as usize]
+            .as_ref()
+            .filter(|f| f.loc.is_some() && f.source != HintSource::Absent)
+    }
+
+    /// Reads a field out of a raw write-back: `None` when absent, not valid in this one, or past its end.
+    pub fn read(&self, kind: HintKind, raw: &[u8]) -> Option<u64> {
+        let field = self.field(kind)?;
+        if let Some(test) = field.valid {
+            let bits = load(raw, test.offset, test.width)?;
+            if bits & test.mask != test.value {
+                return None;
+            }
+        }
+        let loc = field.loc?;
+        let bits = load(raw, loc.offset, loc.width)?;
+        let value = bits.checked_shr(u32::from(loc.shift)).unwrap_or(0) & loc.mask;
+        match field.table {
+            None => Some(value),
+            Some(table) => Some(
+                usize::try_from(value)
+                    .ok()
+                    .and_then(|i| table.get(i))
+                    .map_or(0, |v| u64::from(*v)),
+            ),
+        }
+    }
+}
+
+fn load(raw: &[u8], offset: u8, width: u8) -> Option<u64> {
+    let start = usize::from(offset);
+    let bytes = raw.get(start..start.checked_add(usize::from(width))?)?;
+    let mut word = [0u8; 8];
+    word.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    Some(u64::from_le_bytes(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout() -> HintLayout {
+        HintLayout::none()
+            .with(HintField {
+                kind: HintKind::RxHash,
+                loc: Some(Loc {
+                    offset: 4,
+                    width: 4,
+                    shift: 0,
+                    mask: 0xffff_ffff,
+                }),
+                valid: Some(Test {
+                    offset: 0,
+                    width: 1,
+                    mask: 0x0f,
+                    value: 0x01,
+                }),
+                table: None,
+                source: HintSource::Hardware,
+            })
+            .with(HintField {
+                kind: HintKind::RxHashType,
+                loc: Some(Loc {
+                    offset: 0,
+                    width: 1,
+                    shift: 0,
+                    mask: 0x0f,
+                }),
+                valid: None,
+                table: Some(&[0, 7]),
+                source: HintSource::Hardware,
+            })
+    }
+
+    #[test]
+    fn hint_is_read_where_the_layout_says() {
+        let raw = [0x21, 0, 0, 0, 0x78, 0x56, 0x34, 0x12];
+        assert_eq!(layout().read(HintKind::RxHash, &raw), Some(0x1234_5678));
+        assert_eq!(layout().read(HintKind::RxHashType, &raw), Some(7));
+    }
+
+    #[test]
+    fn hint_that_fails_its_validity_test_is_absent() {
+        assert_eq!(
+            layout().read(HintKind::RxHash, &[0x22, 0, 0, 0, 1, 2, 3, 4]),
+            None
+        );
+        assert_eq!(layout().read(HintKind::RxHashType, &[0x22]), Some(0));
+    }
+
+    #[test]
+    fn hint_past_the_write_back_is_absent() {
+        assert_eq!(layout().read(HintKind::RxHash, &[0x21, 0, 0, 0, 1, 2, 3]), None);
+        assert_eq!(layout().read(HintKind::VlanTci, &[0; 16]), None);
+    }
+}
