@@ -10,3 +10,5 @@ pub mod device;
 pub mod dma;
 pub mod packet;
 pub mod vfio_user;
+#[cfg(feature = "device")]
+pub mod wire;

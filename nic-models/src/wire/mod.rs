@@ -1,0 +1,63 @@
+//! What a model's port is plugged into.
+//!
+//! One string names a wire: `tap:NAME`, `packet:IFACE`, `pcap:IN[,OUT]`, `link:NAME`, `gen:SPEC`, `null`; [`open`] makes
+//! it. A wire hands over whole Ethernet frames as a switch port would: VLAN tags in place, checksums finished, nothing
+//! longer than its frame limit. The kernel's shortcuts (partial checksums, 64 KB GSO frames, stripped tags) end here
+//! and never reach a model.
+
+mod error;
+mod null;
+
+pub use error::WireError;
+pub use null::Null;
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+/// What became of a frame given to [`Wire::send`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendOutcome {
+    /// On its way (or in a batch that [`Wire::flush`] completes).
+    Sent,
+    /// Not sent: the other side is down, has no room, or does not take such a frame.
+    Dropped,
+}
+
+/// The network behind a model's port. One thread owns it; no call blocks.
+pub trait Wire: Send {
+    /// The next frame from the network, valid until the next call; `None` when nothing waits. An error means that the
+    /// wire is gone for good.
+    fn recv(&mut self) -> io::Result<Option<&[u8]>>;
+
+    /// Gives a frame to the network. It may sit in a batch until [`Wire::flush`].
+    fn send(&mut self, frame: &[u8]) -> io::Result<SendOutcome>;
+
+    /// Sends what [`Wire::send`] has collected.
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// Whether the far side has a carrier.
+    fn link_up(&self) -> bool;
+
+    /// What to poll while idle: readable means that [`Wire::recv`] has something. Empty where nothing ever arrives or
+    /// something always does.
+    fn fds(&self) -> Vec<BorrowedFd<'_>>;
+
+    /// Whether the wire makes traffic by itself, so that its model must not sleep.
+    fn is_source(&self) -> bool {
+        false
+    }
+
+    /// Diagnostics: name and value of each counter.
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+}
+
+/// Opens the wire that `spec` names.
+pub fn open(spec: &str) -> Result<Box<dyn Wire>, WireError> {
+    let (kind, _rest) = spec.split_once(':').unwrap_or((spec, ""));
+    match kind {
+        "null" => Ok(Box::new(Null::default())),
+        _ => Err(WireError::UnknownKind { spec: spec.to_owned() }),
+    }
+}
