@@ -8,7 +8,11 @@
 pub mod device;
 #[cfg(feature = "device")]
 pub mod dma;
+pub mod family;
+pub mod ixgbe;
 pub mod packet;
+pub mod regs;
+pub mod toeplitz;
 pub mod vfio_user;
 #[cfg(feature = "device")]
 pub mod wire;

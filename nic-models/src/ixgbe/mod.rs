@@ -1,0 +1,4 @@
+//! The 82599: register file, descriptors and, with feature `device`, a behaving model.
+
+pub mod desc;
+pub mod regs;
