@@ -1,0 +1,42 @@
+# Millrace. The two commands are `make run` and `make test`; each sets up by itself what it needs.
+SHELL := /bin/bash
+CARGO ?= cargo
+# Where the guest lab keeps QEMU, kernels and logs.
+export MILLRACE_CACHE ?= $(CURDIR)/.cache/guest
+
+.PHONY: help deps build run test guest-test soak fmt lint ci clean-cache
+
+help: ## This list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+deps: ## Install what is missing through apt (says what and why; starts no service)
+	@scripts/deps.sh
+
+build: deps ## Build every program, optimised
+	$(CARGO) build --release --workspace --bins
+
+run: build ## The demonstration: an L4 load balancer on a modelled 82599, serving real HTTP (STAY=1 leaves it up)
+	@scripts/run.sh
+
+test: deps ## Every test; what cannot run here is skipped by name and counted
+	@scripts/test.sh
+
+guest-test: deps ## Linux's own drivers on the device models, in QEMU guests (fetches about 600 MB once)
+	$(CARGO) build --release -p millrace-nic-models --features device --bin nic-model
+	$(CARGO) run --release -q -p millrace-tests --bin guest-lab
+
+soak: deps ## The long variants of the tests
+	MILLRACE_SOAK=1 scripts/test.sh
+	$(CARGO) build --release -p millrace-nic-models --features device --bin nic-model
+	$(CARGO) run --release -q -p millrace-tests --bin guest-lab -- --soak --kernel 6.1 --kernel 6.12
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+lint: ## What CI checks besides the tests
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) check -q -p millrace-driver
+
+clean-cache: ## Remove what the guest lab fetched
+	rm -rf .cache

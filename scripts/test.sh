@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Runs the workspace's tests, shows one line a test, and ends with what was skipped and why.
+set -uo pipefail
+mkdir -p target
+log=target/test.log
+: > "$log"
+status=0
+cargo test --workspace "$@" -- --show-output 2>&1 | tee "$log" |
+    grep --line-buffered -E '^(test |SKIP |test result|error|warning: unused|failures:|thread .* panicked|assertion|  left|  right)|Running|FAILED' ||
+    true
+status=${PIPESTATUS[0]}
+skipped=$(grep -cE '^SKIP ' "$log" || true)
+passed=$(awk '/^test result:/ { p += $4 } END { print p + 0 }' "$log")
+failed=$(awk '/^test result:/ { f += $6 } END { print f + 0 }' "$log")
+if [ "$skipped" -gt 0 ]; then
+    echo "Skipped, by name:"
+    grep -E '^SKIP ' "$log" | sort -u | sed 's/^/  /'
+fi
+if [ "$status" -ne 0 ]; then
+    echo "Failures in full (also in $log):"
+    grep -nE -A 25 '^---- .* stdout ----|panicked at|^error' "$log" | head -n 200
+fi
+echo "$((passed - skipped)) passed, $failed failed, $skipped skipped"
+exit "$status"
