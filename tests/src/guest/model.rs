@@ -2,8 +2,9 @@
 
 use super::LabError;
 use crate::netns::Netns;
+use crate::process::Process;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The network at the other end of the model's wire.
@@ -49,7 +50,7 @@ impl Peer {
 /// A running `nic-model`; ended on drop.
 #[derive(Debug)]
 pub struct Model {
-    child: Child,
+    process: Process,
     /// The vfio-user socket it serves.
     pub socket: PathBuf,
     /// What it writes to standard output and error.
@@ -89,7 +90,7 @@ impl Model {
         let out = std::fs::File::create(&log).map_err(LabError::io("making the model's log"))?;
         let err = out.try_clone().map_err(LabError::io("making the model's log"))?;
         let mut command: Command = peer.ns.command(&binary()?.to_string_lossy());
-        let child = command
+        command
             .arg(family)
             .arg("--socket")
             .arg(&socket)
@@ -97,17 +98,15 @@ impl Model {
             .args(extra)
             .stdin(Stdio::null())
             .stdout(out)
-            .stderr(err)
-            .spawn()
-            .map_err(LabError::io("starting nic-model"))?;
-        let mut model = Self { child, socket, log };
+            .stderr(err);
+        let mut model = Self {
+            process: Process::spawn("nic-model", command).map_err(LabError::io("nic-model"))?,
+            socket,
+            log,
+        };
         let deadline = Instant::now() + Duration::from_secs(10);
         while !model.socket.exists() {
-            let ended = model
-                .child
-                .try_wait()
-                .map_err(LabError::io("looking at nic-model"))?;
-            if ended.is_some() || Instant::now() > deadline {
+            if !model.alive() || Instant::now() > deadline {
                 let text = std::fs::read_to_string(&model.log).unwrap_or_default();
                 return Err(LabError::Malformed(format!(
                     "nic-model did not come up: {}",
@@ -121,12 +120,6 @@ impl Model {
 
     /// Whether it still runs.
     pub fn alive(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
-}
-
-impl Drop for Model {
-    fn drop(&mut self) {
-        crate::guest::qemu::end(&mut self.child);
+        self.process.ended().is_none()
     }
 }

@@ -4,7 +4,7 @@ use super::LabError;
 use super::fetch::{Cache, Kernel};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -216,7 +216,8 @@ pub fn boot(cache: &Cache, b: &Boot<'_>, mut seen: impl FnMut(Report)) -> Result
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
         }
     }
-    self::end(&mut child);
+    let _ = child.kill();
+    let _ = child.wait();
     drop(rx);
     let _ = reader.join();
     Ok(end)
@@ -231,25 +232,6 @@ pub enum End {
     TimedOut,
     /// QEMU or the guest ended early.
     Died,
-}
-
-/// Ends a child of ours: asks first, insists after two seconds.
-pub fn end(child: &mut Child) {
-    if let Ok(pid) = i32::try_from(child.id())
-        && let Some(pid) = rustix::process::Pid::from_raw(pid)
-        && matches!(child.try_wait(), Ok(None))
-    {
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let deadline = Instant::now() + Duration::from_secs(2);
-        while Instant::now() < deadline {
-            if !matches!(child.try_wait(), Ok(None)) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let _ = child.kill();
-        let _ = child.wait();
-    }
 }
 
 #[cfg(test)]
