@@ -100,3 +100,6 @@ pub(crate) fn put16(frame: &mut [u8], off: usize, value: u16) -> bool {
         None => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,7 +34,9 @@ pub enum WireError {
         name: String,
     },
     /// The kernel refuses for want of a capability.
-    #[error("not allowed to {action}; it needs {capability}: run as root or `setcap {capability}+ep` the program")]
+    #[error(
+        "not allowed to {action}; it needs {capability}: run as root or `setcap {capability}+ep` the program"
+    )]
     Permission {
         /// What was tried.
         action: String,

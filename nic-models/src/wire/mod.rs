@@ -58,6 +58,8 @@ pub fn open(spec: &str) -> Result<Box<dyn Wire>, WireError> {
     let (kind, _rest) = spec.split_once(':').unwrap_or((spec, ""));
     match kind {
         "null" => Ok(Box::new(Null::default())),
-        _ => Err(WireError::UnknownKind { spec: spec.to_owned() }),
+        _ => Err(WireError::UnknownKind {
+            spec: spec.to_owned(),
+        }),
     }
 }
