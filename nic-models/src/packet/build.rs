@@ -189,7 +189,7 @@ impl Frame {
 
     /// Makes the packet a fragment: offset in bytes (a multiple of 8), more to come. An IPv6 packet gets a fragment header.
     pub fn fragment(self, offset: u16, more: bool) -> Frame {
-        self.with_ip(|ip| ip.fragment = offset / 8 | if more { 0x2000 } else { 0 })
+        self.with_ip(|ip| ip.fragment = (offset / 8) | if more { 0x2000 } else { 0 })
     }
 
     /// IPv4 options (padded with zeros to 4 bytes, at most 40), or the options in an IPv6 destination options header.
