@@ -14,6 +14,8 @@
 mod error;
 mod fault;
 mod iommu;
+#[cfg(feature = "models")]
+pub mod local;
 mod mapped;
 mod registers;
 mod spec;

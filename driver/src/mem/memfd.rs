@@ -179,6 +179,10 @@ impl DmaMemory {
         if let Some(node) = options.numa {
             prefer_node(&map, node);
         }
+        if page == PageSize::Small {
+            // The kernel would rather kill other programs than refuse pages of a memfd.
+            require_available(len)?;
+        }
         // Get every page now: a hugepage that is missing later would be a SIGBUS, here it is an error.
         rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, len as u64)?;
         rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
@@ -224,6 +228,23 @@ impl fmt::Debug for DmaMemory {
 // SAFETY: `MmapRaw` is a plain shared mapping; this type hands out its address only to code in `mem` and `bus`, which
 // makes atomic accesses or exclusive slices by handle.
 unsafe impl Sync for DmaMemory {}
+
+/// Fails with ENOMEM if the host has fewer than `len` bytes available (`MemAvailable`, proc_meminfo(5)), with a sixteenth
+/// left for everybody else.
+fn require_available(len: usize) -> io::Result<()> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo")?;
+    let kib: Option<u64> = meminfo.lines().find_map(|l| {
+        l.strip_prefix("MemAvailable:")?
+            .trim()
+            .strip_suffix(" kB")?
+            .parse()
+            .ok()
+    });
+    match kib {
+        Some(kib) if len as u64 > kib / 16 * 15 * 1024 => Err(io::Error::from_raw_os_error(libc::ENOMEM)),
+        _ => Ok(()),
+    }
+}
 
 /// Asks the kernel to take the pages of `map` from `node` as long as it has some (mbind(2), MPOL_PREFERRED).
 fn prefer_node(map: &MmapRaw, node: u32) {

@@ -35,7 +35,7 @@ impl BufferLayout {
         }
     }
 
-    /// Bytes behind the headroom, as far as a whole number of KiB goes when it can (receive units count in KiB).
+    /// Bytes behind the headroom. What a device may write is less where its receive unit counts in KiB.
     pub fn data_len(&self) -> u32 {
         self.stride - u32::from(self.headroom)
     }
