@@ -51,21 +51,11 @@ pub enum BusError {
     },
     /// Group in no-IOMMU mode, which lets the device write anywhere.
     #[error(
-        "{bdf} is in a no-IOMMU group, where the device can overwrite any memory of the host: switch the IOMMU on, or set MILLRACE_UNSAFE_NOIOMMU=1 on a machine that you can lose"
+        "{bdf} is in a no-IOMMU group, where the device can overwrite any memory of the host: switch the IOMMU on (VT-d or AMD-Vi in the firmware, `intel_iommu=on` on the kernel command line)"
     )]
     NoIommuMode {
         /// PCI address.
         bdf: String,
-    },
-    /// Forced no-IOMMU mode, which needs physical addresses that this driver does not hand out.
-    #[error(
-        "{bdf}: no-IOMMU mode was forced, but the kernel refused it: {source}; load vfio with enable_unsafe_noiommu_mode=1"
-    )]
-    NoIommuRefused {
-        /// PCI address.
-        bdf: String,
-        /// The kernel's answer.
-        source: io::Error,
     },
     /// VFIO is not there.
     #[error("/dev/vfio/vfio is missing: `modprobe vfio-pci`, or let `millrace-setup bind {bdf}` do it")]

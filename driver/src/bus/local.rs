@@ -125,7 +125,7 @@ impl Device for LocalDevice {
         info.mmap
             .iter()
             .map(|area| {
-                MappedArea::map(fd, base + area.offset, area.offset, area.len)
+                MappedArea::map(fd, base.wrapping_add(area.offset), area.offset, area.len)
                     .map_err(|e| BusError::io(&self.name, format!("map region {index}"), e))
             })
             .collect()

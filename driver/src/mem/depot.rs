@@ -184,3 +184,88 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 fn lock<T>(mutex: &Mutex<T>) -> loom::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
+
+/// Run with `RUSTFLAGS="--cfg loom" cargo test -p millrace-driver --lib depot --release`.
+#[cfg(all(test, loom))]
+mod loom_tests {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+
+    /// Takes up to a block, `times` times, and brings back what `keep` does not want. Gives what it keeps.
+    fn worker(depot: &Depot, times: usize, keep: bool) -> Vec<u32> {
+        let mut kept = Vec::new();
+        for _ in 0..times {
+            let mut block = [0; BLOCK];
+            let n = depot.take(&mut block);
+            if keep {
+                kept.extend_from_slice(&block[..n]);
+            } else {
+                depot.put(&block[..n]);
+            }
+        }
+        kept
+    }
+
+    fn all(depot: &Depot, kept: Vec<u32>) -> Vec<u32> {
+        let mut all = kept;
+        loop {
+            let more = worker(depot, 1, true);
+            if more.is_empty() {
+                break;
+            }
+            all.extend(more);
+        }
+        all.sort_unstable();
+        all
+    }
+
+    #[test]
+    fn no_buffer_is_lost_or_doubled_when_one_thread_keeps_and_one_gives_back() {
+        loom::model(|| {
+            let depot = Arc::new(Depot::full(4));
+            let other = depot.clone();
+            let thread = thread::spawn(move || worker(&other, 1, true));
+            worker(&depot, 1, false);
+            let kept = thread.join().unwrap();
+            assert_eq!(all(&depot, kept), [0, 1, 2, 3]);
+        });
+    }
+
+    #[test]
+    fn a_block_that_leaves_and_comes_back_in_between_is_noticed() {
+        // Three blocks: while one thread stands between reading the head and exchanging it, the other takes two blocks
+        // and brings the first one back.
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(|| {
+            let depot = Arc::new(Depot::full(6));
+            let other = depot.clone();
+            let thread = thread::spawn(move || {
+                let first = worker(&other, 1, true);
+                let second = worker(&other, 1, true);
+                other.put(&first);
+                second
+            });
+            let mut kept = worker(&depot, 1, true);
+            kept.extend(thread.join().unwrap());
+            assert_eq!(all(&depot, kept), [0, 1, 2, 3, 4, 5]);
+        });
+    }
+
+    #[test]
+    fn what_is_written_into_a_block_is_seen_by_who_takes_it() {
+        loom::model(|| {
+            let depot = Arc::new(Depot::empty(4));
+            let other = depot.clone();
+            let thread = thread::spawn(move || other.put(&[2, 3]));
+            depot.put_stray(1);
+            let mut kept = worker(&depot, 1, true);
+            thread.join().unwrap();
+            kept.extend(all(&depot, Vec::new()));
+            kept.sort_unstable();
+            assert_eq!(kept, [1, 2, 3]);
+        });
+    }
+}
