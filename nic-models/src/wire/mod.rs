@@ -6,13 +6,32 @@
 //! and never reach a model.
 
 mod error;
+mod r#gen;
+mod inbox;
+mod interface;
+mod link;
 mod null;
+mod outbox;
+mod packet;
+mod pcap;
+mod sys;
+pub mod tap;
+#[cfg(test)]
+mod tests;
 
 pub use error::WireError;
+pub use r#gen::{GenSpec, GenWire};
+pub use link::LinkWire;
 pub use null::Null;
+pub use packet::PacketWire;
+pub use pcap::PcapWire;
 
 use std::io;
 use std::os::fd::BorrowedFd;
+
+/// The longest frame that any wire hands over or takes, in bytes without FCS: what the 82599 can receive (its
+/// datasheet gives jumbo frames of up to 15.5 KB with FCS). Longer ones are dropped and counted.
+pub const MAX_FRAME: usize = 15_872 - 4;
 
 /// What became of a frame given to [`Wire::send`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,11 +74,18 @@ pub trait Wire: Send {
 
 /// Opens the wire that `spec` names.
 pub fn open(spec: &str) -> Result<Box<dyn Wire>, WireError> {
-    let (kind, _rest) = spec.split_once(':').unwrap_or((spec, ""));
-    match kind {
-        "null" => Ok(Box::new(Null::default())),
-        _ => Err(WireError::UnknownKind {
-            spec: spec.to_owned(),
-        }),
-    }
+    let (kind, rest) = spec.split_once(':').unwrap_or((spec, ""));
+    Ok(match kind {
+        "tap" => Box::new(tap::TapWire::open(spec, rest)?),
+        "packet" => Box::new(PacketWire::open(spec, rest)?),
+        "pcap" => Box::new(PcapWire::open(spec, rest)?),
+        "link" => Box::new(LinkWire::open(spec, rest)?),
+        "gen" => Box::new(GenWire::open(spec, rest)?),
+        "null" if rest.is_empty() => Box::new(Null::default()),
+        _ => {
+            return Err(WireError::UnknownKind {
+                spec: spec.to_owned(),
+            });
+        }
+    })
 }

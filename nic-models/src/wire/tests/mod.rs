@@ -1,0 +1,1 @@
+//! Wires without the kernel's networking: the inbox, captures, links, the generator, bad specs.
