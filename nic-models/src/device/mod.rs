@@ -5,14 +5,20 @@
 //! handles requests and steps the model alternately, so that by the time a request such as an unmap
 //! is answered nothing of the old state is in use.
 
+pub mod backoff;
+pub mod cli;
+pub mod exerciser;
 pub mod irq;
 pub mod pci_config;
+pub mod privileges;
+pub mod registry;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 pub use irq::IrqLines;
 pub use pci_config::{BarKind, ConfigEvent, MsixTable, PciConfig, PciConfigBuilder, PciIds};
+pub use registry::{ModelError, ModelSpec, open};
 
 use crate::dma::DmaSpace;
 

@@ -303,7 +303,7 @@ impl DmaSpace {
 
     /// Checks a new mapping and finds its place among the regions.
     fn place(&self, iova: u64, len: u64, offset: u64) -> Result<(usize, u64), DmaError> {
-        if len == 0 || (iova | len | offset) % PAGE != 0 {
+        if len == 0 || !(iova | len | offset).is_multiple_of(PAGE) {
             return Err(DmaError::NotPages { iova, len, offset });
         }
         let last = iova.checked_add(len - 1).ok_or(DmaError::Wraps { iova, len })?;
@@ -383,7 +383,7 @@ impl DmaSpace {
         let (host, room) = self.piece(iova, 0, size, want)?;
         // Mappings are whole pages at page-aligned IOVAs of page-aligned host addresses, so an aligned word never
         // crosses the end of one and is aligned here too.
-        if iova % size as u64 != 0 || room < size || host as usize % size != 0 {
+        if !iova.is_multiple_of(size as u64) || room < size || !(host as usize).is_multiple_of(size) {
             return Err(Fault {
                 iova,
                 len: size,
