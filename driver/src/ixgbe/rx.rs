@@ -1,0 +1,306 @@
+//! The receive ring: what runs for every packet.
+
+use std::sync::Arc;
+
+use millrace_nic_models::ixgbe::desc::rx::{error, status};
+use millrace_nic_models::ixgbe::regs;
+
+use crate::bus::{BusError, Doorbell, Registers};
+use crate::hint::HintLayout;
+use crate::mem::{DescriptorRing16, FreeStack, Handle, Region, Shadow, flags};
+use crate::port::RxStats;
+use crate::queue::{MAX_RUN, PortShared, RxBatch};
+
+const DD: u64 = status::DD as u64;
+const EOP: u64 = status::EOP as u64;
+/// MAC errors: the frame is damaged. Datasheet 7.1.6.2 names RXE (bit 29) alone; Linux and DPDK also test the bits
+/// that the 82598 had beside it (CE, LE, PE, OSE), which costs nothing here.
+const DAMAGED: u64 = error::RXE as u64 | 0x1b00_0000;
+
+/// Buffers posted at a time, with one doorbell.
+const REFILL: u32 = 32;
+
+/// What an RX queue is built from.
+pub(crate) struct RxParts {
+    pub id: u16,
+    pub ring: DescriptorRing16,
+    pub doorbell: Doorbell,
+    pub region: Arc<Region>,
+    /// I/O address of the region's memory.
+    pub iova: u64,
+    /// Bytes that the device may write into one buffer (SRRCTL.BSIZEPACKET).
+    pub buffer_len: u16,
+    pub shared: Arc<PortShared>,
+    pub irq: Option<RxIrq>,
+    pub hints: HintLayout,
+}
+
+/// The queue's interrupt mask bit.
+#[derive(Debug)]
+pub(crate) struct RxIrq {
+    pub registers: Registers,
+    pub vector: u32,
+}
+
+/// The device's view of an 82599 receive queue and the driver's record beside it. `next` and `tail` run freely and
+/// are taken modulo the ring size; the device owns the descriptors `next..tail`.
+#[derive(Debug)]
+pub(crate) struct RxRing {
+    ring: DescriptorRing16,
+    shadow: Shadow,
+    next: u32,
+    tail: u32,
+    /// Address of buffer 0's data: region base plus headroom.
+    base: u64,
+    stride: u64,
+    headroom: u16,
+    buffer_len: u16,
+    id: u16,
+    dead: bool,
+    free: FreeStack,
+    doorbell: Doorbell,
+    stats: RxStats,
+    run: Run,
+    shared: Arc<PortShared>,
+    irq: Option<RxIrq>,
+    hints: HintLayout,
+}
+
+/// A frame of which not all buffers have come yet, or for which the last batch had no room.
+#[derive(Debug, Default)]
+struct Run {
+    parts: arrayvec::ArrayVec<(Handle, [u64; 2]), MAX_RUN>,
+    /// Its last buffer has come.
+    complete: bool,
+    /// Something was wrong with it; the rest of it is dropped too.
+    poisoned: bool,
+}
+
+impl RxRing {
+    /// An RX queue over a ring that the device does not use yet; posts nothing before [`fill`](Self::fill).
+    pub(crate) fn new(parts: RxParts) -> RxRing {
+        let RxParts {
+            id,
+            ring,
+            doorbell,
+            region,
+            iova,
+            buffer_len,
+            shared,
+            irq,
+            hints,
+        } = parts;
+        ring.clear();
+        let layout = *region.layout();
+        RxRing {
+            shadow: Shadow::new(ring.size() as usize),
+            ring,
+            next: 0,
+            tail: 0,
+            base: iova + u64::from(layout.headroom),
+            stride: u64::from(layout.stride),
+            headroom: layout.headroom,
+            buffer_len: buffer_len.min(layout.data_len().min(u32::from(u16::MAX)) as u16),
+            id,
+            dead: false,
+            free: FreeStack::new(region),
+            doorbell,
+            stats: RxStats::default(),
+            run: Run::default(),
+            shared,
+            irq,
+            hints,
+        }
+    }
+
+    /// Posts as many buffers as the ring takes and rings the doorbell. Gives the number posted.
+    pub(crate) fn fill(&mut self) -> Result<u32, BusError> {
+        // One slot stays free: head equal to tail means an empty ring to the device (datasheet 7.1.9).
+        let before = self.tail;
+        while self.post(REFILL.min(self.missing())) > 0 {}
+        self.doorbell.ring(self.tail & (self.ring.size() - 1))?;
+        Ok(self.tail.wrapping_sub(before))
+    }
+
+    #[inline]
+    fn missing(&self) -> u32 {
+        self.ring.size() - 1 - self.tail.wrapping_sub(self.next)
+    }
+
+    /// Writes up to `want` descriptors with fresh buffers, without telling the device.
+    #[inline]
+    fn post(&mut self, want: u32) -> u32 {
+        let start = self.tail;
+        for handle in self.free.take(want as usize) {
+            let addr = self.base + u64::from(handle.index()) * self.stride;
+            // The header address is 0: its bit 0 is where DD will appear (datasheet 7.1.6.1).
+            self.ring.put(self.tail, [addr, 0]);
+            self.shadow.put(self.tail, handle);
+            self.tail = self.tail.wrapping_add(1);
+        }
+        self.tail.wrapping_sub(start)
+    }
+
+    #[inline]
+    pub(crate) fn poll(&mut self, batch: &mut RxBatch) -> usize {
+        batch.begin(&mut self.free, self.id, 1);
+        if self.dead || self.shared.is_closed() {
+            return 0;
+        }
+        if self.run.complete {
+            self.deliver_run(batch);
+        }
+        let mut bytes = 0u64;
+        let mut taken = self.tail.wrapping_sub(self.next).min(batch.room() as u32);
+        while taken > 0 && !self.run.complete {
+            // The one read of this descriptor: the quadword with DD first, with Acquire, then the other.
+            let q1 = self.ring.last_acquire(self.next);
+            if q1 & DD == 0 {
+                break;
+            }
+            let q0 = self.ring.quad(self.next, 0);
+            let slot = self.next;
+            self.next = self.next.wrapping_add(1);
+            taken -= 1;
+            let len = (q1 >> 32) as u16;
+            let Some(mut handle) = self.shadow.take(slot) else {
+                continue;
+            };
+            let sane = len.wrapping_sub(1) < self.buffer_len;
+            if sane && q1 & (EOP | DAMAGED) == EOP && self.run.parts.is_empty() && !self.run.poisoned {
+                handle.len = len;
+                handle.off = self.headroom;
+                handle.flags = 0;
+                batch.put16(handle, [q0, q1]);
+                batch.end_frame();
+                bytes += u64::from(len);
+            } else {
+                self.odd(handle, [q0, q1], sane);
+                if self.run.complete {
+                    taken = self.deliver_run(batch).min(taken);
+                }
+            }
+        }
+        let frames = batch.len();
+        if frames > 0 {
+            self.stats.frames += frames as u64;
+            self.stats.bytes += bytes;
+            self.stats.bursts += 1;
+        }
+        if self.missing() >= REFILL.min(self.ring.size() / 4) {
+            self.refill();
+        }
+        frames
+    }
+
+    /// Posts what is missing, in whole blocks, with one doorbell.
+    #[inline]
+    fn refill(&mut self) {
+        if self.post(self.missing()) == 0 {
+            self.stats.no_buffers += 1;
+        } else if self.doorbell.ring(self.tail & (self.ring.size() - 1)).is_err() {
+            self.dead = true;
+        }
+    }
+
+    /// A descriptor that is not one good frame by itself: part of a longer frame, damaged, or a lie.
+    #[cold]
+    fn odd(&mut self, mut handle: Handle, raw: [u64; 2], sane: bool) {
+        let last = raw[1] & EOP != 0;
+        if !sane {
+            self.stats.bad_length += 1;
+            self.run.poisoned = true;
+        } else if raw[1] & DAMAGED != 0 && last && !self.run.poisoned {
+            self.stats.device_errors += 1;
+            self.run.poisoned = true;
+        }
+        if self.run.poisoned {
+            self.free.push(handle);
+        } else {
+            handle.len = (raw[1] >> 32) as u16;
+            handle.off = self.headroom;
+            handle.flags = if last { 0 } else { flags::MORE };
+            if let Err(full) = self.run.parts.try_push((handle, raw)) {
+                self.stats.oversize += 1;
+                self.run.poisoned = true;
+                self.free.push(full.element().0);
+            }
+        }
+        if self.run.poisoned {
+            self.free
+                .push_all(self.run.parts.drain(..).map(|(handle, _)| handle));
+            self.run.poisoned = !last;
+        } else {
+            self.run.complete = last;
+        }
+    }
+
+    /// Moves the pending frame into the batch if it fits; gives the room left in the batch.
+    #[cold]
+    fn deliver_run(&mut self, batch: &mut RxBatch) -> u32 {
+        if self.run.parts.len() <= batch.room() {
+            for (handle, raw) in self.run.parts.drain(..) {
+                self.stats.bytes += u64::from(handle.len);
+                batch.put16(handle, raw);
+            }
+            batch.end_frame();
+            self.run.complete = false;
+        }
+        batch.room() as u32
+    }
+
+    pub(crate) fn arm(&mut self) -> Result<(), BusError> {
+        match &self.irq {
+            // A cause that came while the vector was masked is latched, so this write raises it (datasheet 7.3.1.4).
+            Some(irq) => irq
+                .registers
+                .write32(regs::EIMS_EX.at(irq.vector / 32), 1 << (irq.vector % 32)),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn disarm(&mut self) -> Result<(), BusError> {
+        match &self.irq {
+            Some(irq) => irq
+                .registers
+                .write32(regs::EIMC_EX.at(irq.vector / 32), 1 << (irq.vector % 32)),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn id(&self) -> u16 {
+        self.id
+    }
+
+    pub(crate) fn stats(&self) -> RxStats {
+        self.stats
+    }
+
+    pub(crate) fn hint_layout(&self) -> &HintLayout {
+        &self.hints
+    }
+
+    pub(crate) fn region(&self) -> &Arc<Region> {
+        self.free.region()
+    }
+
+    pub(crate) fn ring_size(&self) -> u32 {
+        self.ring.size()
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        !self.dead && !self.shared.is_closed() && self.shared.device().is_alive()
+    }
+
+    pub(crate) fn belongs_to(&self, shared: &Arc<PortShared>) -> bool {
+        Arc::ptr_eq(&self.shared, shared)
+    }
+}
+
+impl Drop for RxRing {
+    fn drop(&mut self) {
+        // The device may still hold the posted buffers; only the port knows when it has let go of them.
+        let shadow = std::mem::replace(&mut self.shadow, Shadow::new(1));
+        self.shared.orphan(self.id, shadow);
+    }
+}

@@ -1,0 +1,408 @@
+//! The transmit ring: what runs for every packet sent.
+
+use std::sync::Arc;
+
+use millrace_nic_models::ixgbe::desc::tx::{self, cmd, dtyp, popts, tucmd};
+
+use crate::bus::Doorbell;
+use crate::mem::{DescriptorRing16, FreeStack, Handle, Region, Shadow};
+use crate::port::TxStats;
+use crate::queue::{MAX_TX_RUN, PortShared, TxFlags, TxMeta, TxRefused, checked_len};
+
+const RS: u64 = (cmd::RS as u64) << 24;
+const EOP: u64 = (cmd::EOP as u64) << 24;
+const DATA: u64 = (dtyp::DATA as u64) << 20 | ((cmd::DEXT | cmd::IFCS) as u64) << 24;
+
+/// A status report is asked for at the end of the frame that makes so many descriptors since the last one.
+const REPORT: u32 = 32;
+/// The hardware takes no shorter frame, even when it pads (Linux pads to this in software as well).
+const MIN_FRAME: u32 = 17;
+/// Longest frame without segmentation: MAXFRS ends at 15.5 KiB less FCS (datasheet 8.2.3.22.13).
+const MAX_FRAME: u32 = 15872 - 4;
+/// PAYLEN has 18 bits, TCP over IP has 16: the longest frame to segment, headers included.
+const MAX_TSO: u32 = 65535 + 18;
+
+/// What a TX queue is built from.
+pub(crate) struct TxParts {
+    pub id: u16,
+    pub ring: DescriptorRing16,
+    pub doorbell: Doorbell,
+    pub region: Arc<Region>,
+    /// I/O address of the region's memory.
+    pub iova: u64,
+    pub shared: Arc<PortShared>,
+}
+
+/// The driver's record of an 82599 transmit queue. `clean`, `tail` and `rung` run freely and are taken modulo the
+/// ring size; `clean..tail` is in use, `rung..tail` not yet shown to the device.
+#[derive(Debug)]
+pub(crate) struct TxRing {
+    ring: DescriptorRing16,
+    shadow: Shadow,
+    clean: u32,
+    tail: u32,
+    rung: u32,
+    /// Descriptors since the last status report.
+    unreported: u32,
+    /// Quadword 1 of the newest descriptor, so that `submit` can still ask for a report.
+    last_q1: u64,
+    base: u64,
+    stride: u32,
+    id: u16,
+    dead: bool,
+    marks: Marks,
+    free: FreeStack,
+    doorbell: Doorbell,
+    /// Context the device holds in slot 0, if it holds any.
+    context: Option<[u64; 2]>,
+    frames: u64,
+    stats: TxStats,
+    shared: Arc<PortShared>,
+}
+
+/// Descriptors that were asked to report, oldest first. At most one in [`REPORT`] plus one a submit with none
+/// outstanding, so a quarter of the ring is room enough.
+#[derive(Debug)]
+struct Marks {
+    slots: Box<[u32]>,
+    head: u32,
+    tail: u32,
+}
+
+impl Marks {
+    fn new(ring: u32) -> Marks {
+        let size = (ring / 4).next_power_of_two().max(4);
+        Marks {
+            slots: vec![0; size as usize].into_boxed_slice(),
+            head: 0,
+            tail: 0,
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, at: u32) {
+        let mask = self.slots.len() - 1;
+        if let Some(slot) = self.slots.get_mut(self.tail as usize & mask) {
+            *slot = at;
+        }
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    #[inline]
+    fn first(&self) -> Option<u32> {
+        let mask = self.slots.len() - 1;
+        if self.head == self.tail {
+            None
+        } else {
+            self.slots.get(self.head as usize & mask).copied()
+        }
+    }
+
+    #[inline]
+    fn pop(&mut self) {
+        self.head = self.head.wrapping_add(1);
+    }
+}
+
+impl TxRing {
+    /// A TX queue over a ring that the device does not use yet.
+    pub(crate) fn new(parts: TxParts) -> TxRing {
+        let TxParts {
+            id,
+            ring,
+            doorbell,
+            region,
+            iova,
+            shared,
+        } = parts;
+        ring.clear();
+        TxRing {
+            shadow: Shadow::new(ring.size() as usize),
+            marks: Marks::new(ring.size()),
+            ring,
+            clean: 0,
+            tail: 0,
+            rung: 0,
+            unreported: 0,
+            last_q1: 0,
+            base: iova,
+            stride: region.layout().stride,
+            id,
+            dead: false,
+            free: FreeStack::new(region),
+            doorbell,
+            context: None,
+            frames: 0,
+            stats: TxStats::default(),
+            shared,
+        }
+    }
+
+    /// Moves a run of handles to the ring; on refusal they stay in `slots`.
+    #[inline]
+    pub(crate) fn push(&mut self, slots: &mut [Option<Handle>], meta: &TxMeta) -> Result<(), TxRefused> {
+        let Some(mut total) = checked_len(slots, self.free.region().id(), self.stride) else {
+            return self.invalid();
+        };
+        let need = slots.len() as u32 + 1;
+        if self.room() < need && !self.make_room(need) {
+            self.stats.full += 1;
+            return Err(TxRefused::Full);
+        }
+        if !(MIN_FRAME..=MAX_FRAME).contains(&total) || slots.len() > MAX_TX_RUN {
+            total = self.unusual(slots, total, meta)?;
+        }
+        let mut q1 = DATA | u64::from(total) << 46;
+        if !meta.flags.is_empty() {
+            q1 = self.offloads(total, meta)?;
+        }
+        let count = slots.len();
+        for (i, slot) in slots.iter_mut().enumerate() {
+            let Some(handle) = slot.take() else { continue };
+            let addr = self.base + u64::from(handle.index()) * u64::from(self.stride) + u64::from(handle.off);
+            let mut bits = q1 | u64::from(handle.len);
+            self.unreported += 1;
+            if i + 1 == count {
+                bits |= EOP;
+                if self.unreported >= REPORT {
+                    bits |= RS;
+                    self.marks.push(self.tail);
+                    self.unreported = 0;
+                }
+            }
+            self.ring.put(self.tail, [addr, bits]);
+            self.last_q1 = bits;
+            self.shadow.put(self.tail, handle);
+            self.tail = self.tail.wrapping_add(1);
+        }
+        self.frames += 1;
+        self.stats.bytes += u64::from(total);
+        Ok(())
+    }
+
+    #[cold]
+    fn invalid<T>(&mut self) -> Result<T, TxRefused> {
+        self.stats.invalid += 1;
+        Err(TxRefused::Invalid)
+    }
+
+    #[cold]
+    fn make_room(&mut self, need: u32) -> bool {
+        self.reclaim();
+        self.room() >= need
+    }
+
+    /// A frame of unusual length: padded if it is short, refused unless it is to be segmented if it is long.
+    #[cold]
+    fn unusual(&mut self, slots: &mut [Option<Handle>], total: u32, meta: &TxMeta) -> Result<u32, TxRefused> {
+        if total > MAX_TSO || slots.len() > MAX_TX_RUN {
+            return self.invalid();
+        }
+        if total > MAX_FRAME {
+            return if meta.flags.contains(TxFlags::TSO) {
+                Ok(total)
+            } else {
+                self.invalid()
+            };
+        }
+        let region = self.free.region().clone();
+        let [Some(handle)] = slots else {
+            return self.invalid();
+        };
+        let (off, len) = (usize::from(handle.off), usize::from(handle.len));
+        match region
+            .buffer_mut(handle)
+            .get_mut(off + len..off + MIN_FRAME as usize)
+        {
+            Some(padding) => padding.fill(0),
+            None => return self.invalid(),
+        }
+        handle.len = MIN_FRAME as u16;
+        Ok(MIN_FRAME)
+    }
+
+    /// Quadword 1 of the data descriptors of a frame with requests, and the context in front if it changed.
+    /// Layout: datasheet 7.2.3.2.3 (context) and 7.2.3.2.4 (data).
+    fn offloads(&mut self, total: u32, meta: &TxMeta) -> Result<u64, TxRefused> {
+        let flags = meta.flags;
+        let tso = flags.contains(TxFlags::TSO);
+        let headers = u32::from(meta.l2_len) + u32::from(meta.l3_len) + u32::from(meta.l4_len);
+        let vlan_only = flags == TxFlags::VLAN;
+        if meta.l2_len > 127
+            || meta.l3_len > 511
+            || (!vlan_only && meta.l2_len < 14)
+            || (tso && (meta.mss == 0 || meta.l4_len < 20 || headers >= total))
+        {
+            return self.invalid();
+        }
+        let l4t = if tso || flags.contains(TxFlags::TCP_CHECKSUM) {
+            tucmd::L4T_TCP
+        } else if flags.contains(TxFlags::SCTP_CHECKSUM) {
+            tucmd::L4T_SCTP
+        } else {
+            tucmd::L4T_UDP
+        };
+        let context = tx::Context {
+            ip_len: meta.l3_len,
+            mac_len: if vlan_only { 14 } else { meta.l2_len },
+            vlan: if flags.contains(TxFlags::VLAN) {
+                meta.vlan_tci
+            } else {
+                0
+            },
+            tucmd: l4t
+                | if flags.contains(TxFlags::IPV4) {
+                    tucmd::IPV4
+                } else {
+                    0
+                },
+            l4_len: if tso { meta.l4_len } else { 0 },
+            mss: if tso { meta.mss } else { 0 },
+            idx: 0,
+        }
+        .encode();
+        if self.context != Some(context) {
+            self.ring.put(self.tail, context);
+            self.tail = self.tail.wrapping_add(1);
+            self.unreported += 1;
+            self.stats.contexts += 1;
+            self.context = Some(context);
+        }
+        let mut options = 0;
+        if flags.contains(TxFlags::IP_CHECKSUM) || (tso && flags.contains(TxFlags::IPV4)) {
+            options |= popts::IXSM;
+        }
+        let l4 = TxFlags::TCP_CHECKSUM | TxFlags::UDP_CHECKSUM | TxFlags::SCTP_CHECKSUM | TxFlags::TSO;
+        if flags.intersects(l4) {
+            options |= popts::TXSM;
+        }
+        let mut command = 0;
+        if flags.contains(TxFlags::VLAN) {
+            command |= cmd::VLE;
+        }
+        if tso {
+            command |= cmd::TSE;
+        }
+        let payload = if tso { total - headers } else { total };
+        Ok(DATA | u64::from(command) << 24 | u64::from(options) << 40 | u64::from(payload) << 46)
+    }
+
+    /// Copies a frame into as many buffers as it needs and queues it.
+    pub(crate) fn push_copy(&mut self, frame: &[u8], meta: &TxMeta) -> Result<(), TxRefused> {
+        let region = self.free.region().clone();
+        let headroom = region.layout().headroom;
+        let room = (region.layout().data_len() as usize).min(usize::from(u16::MAX));
+        let mut slots: arrayvec::ArrayVec<Option<Handle>, MAX_TX_RUN> = arrayvec::ArrayVec::new();
+        let mut outcome = if frame.len() > room * MAX_TX_RUN || frame.is_empty() {
+            self.invalid()
+        } else {
+            Ok(())
+        };
+        if outcome.is_ok() {
+            for chunk in frame.chunks(room) {
+                let Some(mut handle) = self.free.pop() else {
+                    outcome = Err(TxRefused::NoBuffers);
+                    break;
+                };
+                handle.off = headroom;
+                handle.len = chunk.len() as u16;
+                handle.flags = 0;
+                region.data_mut(&mut handle).copy_from_slice(chunk);
+                slots.push(Some(handle));
+            }
+        }
+        let outcome = outcome.and_then(|()| self.push(&mut slots, meta));
+        self.free.push_all(slots.into_iter().flatten());
+        outcome
+    }
+
+    #[inline]
+    pub(crate) fn submit(&mut self) -> usize {
+        if self.dead || self.shared.is_closed() {
+            return 0;
+        }
+        self.reclaim();
+        if self.tail == self.rung {
+            return 0;
+        }
+        // Nothing would ever report these few frames: ask for a report on the last one. The device has not been
+        // shown that descriptor yet, so it may still be changed.
+        if self.marks.first().is_none() {
+            let last = self.tail.wrapping_sub(1);
+            self.ring.put_quad(last, 1, self.last_q1 | RS);
+            self.marks.push(last);
+            self.unreported = 0;
+        }
+        if self.doorbell.ring(self.tail & (self.ring.size() - 1)).is_err() {
+            self.dead = true;
+        }
+        self.rung = self.tail;
+        self.stats.doorbells += 1;
+        self.stats.frames += self.frames;
+        std::mem::take(&mut self.frames) as usize
+    }
+
+    /// One look at the oldest reporting descriptor; when it is done, everything up to it comes back.
+    #[inline]
+    pub(crate) fn reclaim(&mut self) -> usize {
+        let mut back = 0;
+        while let Some(mark) = self.marks.first() {
+            if self.ring.quad_acquire(mark, 1) & tx::DD == 0 {
+                break;
+            }
+            let end = mark.wrapping_add(1);
+            while self.clean != end {
+                if let Some(handle) = self.shadow.take(self.clean) {
+                    self.free.push(handle);
+                    back += 1;
+                }
+                self.clean = self.clean.wrapping_add(1);
+            }
+            self.marks.pop();
+        }
+        self.stats.completed += back as u64;
+        back
+    }
+
+    #[inline]
+    fn room(&self) -> u32 {
+        self.ring.size() - 1 - self.tail.wrapping_sub(self.clean)
+    }
+
+    #[inline]
+    pub(crate) fn space(&self) -> usize {
+        self.room() as usize
+    }
+
+    pub(crate) fn id(&self) -> u16 {
+        self.id
+    }
+
+    pub(crate) fn stats(&self) -> TxStats {
+        self.stats
+    }
+
+    pub(crate) fn region(&self) -> &Arc<Region> {
+        self.free.region()
+    }
+
+    pub(crate) fn ring_size(&self) -> u32 {
+        self.ring.size()
+    }
+
+    pub(crate) fn is_alive(&self) -> bool {
+        !self.dead && !self.shared.is_closed() && self.shared.device().is_alive()
+    }
+
+    pub(crate) fn belongs_to(&self, shared: &Arc<PortShared>) -> bool {
+        Arc::ptr_eq(&self.shared, shared)
+    }
+}
+
+impl Drop for TxRing {
+    fn drop(&mut self) {
+        // The device may still read the buffers; only the port knows when it has let go of them.
+        let shadow = std::mem::replace(&mut self.shadow, Shadow::new(1));
+        self.shared.orphan(self.id, shadow);
+    }
+}

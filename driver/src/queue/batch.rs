@@ -1,0 +1,361 @@
+//! What one poll brings: up to 64 buffers with their raw write-backs.
+
+use std::sync::Arc;
+
+use zerocopy::IntoBytes;
+
+use crate::mem::{Frame, FreeStack, Handle, Region};
+
+use super::meta::{TxMeta, TxRefused};
+use super::tx::TxQueue;
+
+/// Buffers a batch holds.
+pub const BATCH: usize = 64;
+const SLOT: usize = BATCH - 1;
+
+/// The most buffers that one received frame may take; longer runs are dropped and counted.
+pub const MAX_RUN: usize = 16;
+
+/// Frames from one poll. The batch owns their buffers; what it still holds goes back to the free stack of the
+/// queue that polls into it next, or to the region when it is cleared or dropped.
+///
+/// A frame is a run of buffers, all but the last flagged `MORE`; nearly always it is one. Make one batch per
+/// worker and use it again and again: it is large and nothing in it is allocated per poll.
+pub struct RxBatch {
+    region: Option<Arc<Region>>,
+    /// Buffers in use: slots `0..used`.
+    used: usize,
+    /// Frames in use.
+    frames: usize,
+    /// 16-byte units of raw write-back per buffer: 1 or 2.
+    units: usize,
+    rx_queue: u16,
+    slots: [Option<Handle>; BATCH],
+    /// First slot of each frame, and one past the last at `frames`.
+    first: [u8; BATCH + 1],
+    raw: [[u64; 2]; 2 * BATCH],
+}
+
+/// One buffer of a batch, for a caller that looks at all of them at once.
+#[derive(Debug)]
+pub struct BufferView<'a> {
+    /// Frame the buffer belongs to.
+    pub frame: usize,
+    /// The whole buffer, headroom included.
+    pub buffer: &'a mut [u8],
+    /// Offset of the data in it.
+    pub off: usize,
+    /// Bytes of data.
+    pub len: usize,
+    /// The raw write-back: this buffer's in [`RxBatch::split_buffers_mut`]; in
+    /// [`RxBatch::split_frames_mut`] the frame's last, which carries the frame's metadata.
+    pub raw: &'a [u8],
+    /// The frame goes on in the next buffer.
+    pub more: bool,
+}
+
+impl RxBatch {
+    /// An empty batch.
+    pub fn new() -> RxBatch {
+        RxBatch {
+            region: None,
+            used: 0,
+            frames: 0,
+            units: 1,
+            rx_queue: 0,
+            slots: [const { None }; BATCH],
+            first: [0; BATCH + 1],
+            raw: [[0; 2]; 2 * BATCH],
+        }
+    }
+
+    /// Frames in the batch.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.frames
+    }
+
+    /// No frame in the batch.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.frames == 0
+    }
+
+    /// Buffers in the batch, also those that were taken out.
+    #[inline]
+    pub fn buffers(&self) -> usize {
+        self.used
+    }
+
+    /// The RX queue that filled the batch.
+    #[inline]
+    pub fn rx_queue(&self) -> u16 {
+        self.rx_queue
+    }
+
+    /// The region of the buffers; `None` before the first poll.
+    pub fn region(&self) -> Option<&Arc<Region>> {
+        self.region.as_ref()
+    }
+
+    /// Slots of frame `i`; empty if there is no such frame.
+    #[inline]
+    fn run(&self, i: usize) -> std::ops::Range<usize> {
+        if i >= self.frames {
+            return 0..0;
+        }
+        let (start, end) = (usize::from(self.first[i]), usize::from(self.first[i + 1]));
+        start..end.min(BATCH)
+    }
+
+    /// Buffers of frame `i`; 0 if it does not exist.
+    pub fn frame_buffers(&self, i: usize) -> usize {
+        self.run(i).len()
+    }
+
+    /// Bytes of frame `i` in all its buffers; 0 once it was taken out.
+    pub fn frame_len(&self, i: usize) -> usize {
+        self.slots[self.run(i)]
+            .iter()
+            .flatten()
+            .map(|h| usize::from(h.len))
+            .sum()
+    }
+
+    /// Whether frame `i` is still in the batch.
+    #[inline]
+    pub fn holds(&self, i: usize) -> bool {
+        self.slots[self.run(i)].first().is_some_and(Option::is_some)
+    }
+
+    /// The bytes of frame `i` in its first buffer, where the headers are; empty once it was taken out.
+    pub fn data(&self, i: usize) -> &[u8] {
+        self.chunk(i, 0)
+    }
+
+    /// The bytes of frame `i` in its buffer `k`.
+    pub fn chunk(&self, i: usize, k: usize) -> &[u8] {
+        match (&self.region, self.slots[self.run(i)].get(k)) {
+            (Some(region), Some(Some(handle))) => region.data(handle),
+            _ => &[],
+        }
+    }
+
+    /// The bytes of frame `i` in its first buffer, for writing.
+    pub fn data_mut(&mut self, i: usize) -> &mut [u8] {
+        let run = self.run(i);
+        match (&self.region, self.slots[run].first_mut()) {
+            (Some(region), Some(Some(handle))) => region.data_mut(handle),
+            _ => &mut [],
+        }
+    }
+
+    /// The whole first buffer of frame `i`, headroom included.
+    pub fn buffer_mut(&mut self, i: usize) -> &mut [u8] {
+        let run = self.run(i);
+        match (&self.region, self.slots[run].first_mut()) {
+            (Some(region), Some(Some(handle))) => region.buffer_mut(handle),
+            _ => &mut [],
+        }
+    }
+
+    /// Where the data of frame `i` lies in its first buffer: offset and length.
+    pub fn data_range(&self, i: usize) -> Option<(usize, usize)> {
+        let handle = self.slots[self.run(i)].first()?.as_ref()?;
+        Some((usize::from(handle.off), usize::from(handle.len)))
+    }
+
+    /// Moves the data of frame `i` in its first buffer, after a program has adjusted head or tail. Returns
+    /// `false`, and changes nothing, if that does not lie inside the buffer or the frame is gone.
+    #[inline]
+    pub fn set_data(&mut self, i: usize, off: usize, len: usize) -> bool {
+        let run = self.run(i);
+        let (Some(region), Some(Some(handle))) = (&self.region, self.slots[run].first_mut()) else {
+            return false;
+        };
+        let stride = region.layout().stride as usize;
+        if off > stride || len > stride - off || len > usize::from(u16::MAX) || off > usize::from(u16::MAX) {
+            return false;
+        }
+        handle.off = off as u16;
+        handle.len = len as u16;
+        true
+    }
+
+    /// The raw write-back that carries the metadata of frame `i` (its last descriptor's): 16 or 32 bytes, to
+    /// be read with the queue's [`HintLayout`](crate::hint::HintLayout).
+    #[inline]
+    pub fn raw(&self, i: usize) -> &[u8] {
+        match self.run(i).last() {
+            Some(slot) => self.raw[slot * self.units..(slot + 1) * self.units].as_bytes(),
+            None => &[],
+        }
+    }
+
+    /// All buffers still in the batch, at once and disjoint.
+    pub fn split_buffers_mut(&mut self) -> impl Iterator<Item = BufferView<'_>> {
+        let RxBatch {
+            region,
+            used,
+            slots,
+            first,
+            raw,
+            units,
+            frames,
+            ..
+        } = self;
+        let mut frame = 0;
+        let (region, first, frames) = (region.as_deref(), &*first, *frames);
+        slots[..*used]
+            .iter_mut()
+            .zip(raw.chunks_exact(*units))
+            .enumerate()
+            .filter_map(move |(i, (slot, raw))| {
+                while frame + 1 < frames && usize::from(first[frame + 1]) <= i {
+                    frame += 1;
+                }
+                view(region?, slot.as_mut()?, raw.as_bytes(), frame)
+            })
+    }
+
+    /// The first buffer of every frame still in the batch, at once and disjoint: what programs run over.
+    pub fn split_frames_mut(&mut self) -> impl Iterator<Item = BufferView<'_>> {
+        let RxBatch {
+            region,
+            slots,
+            first,
+            raw,
+            units,
+            frames,
+            ..
+        } = self;
+        let (region, first, raw, units) = (region.as_deref(), &*first, &*raw, *units);
+        let mut rest = &mut slots[..];
+        let mut gone = 0;
+        (0..*frames).filter_map(move |frame| {
+            let start = usize::from(first[frame]);
+            let (slot, tail) = std::mem::take(&mut rest)
+                .get_mut(start - gone..)?
+                .split_first_mut()?;
+            rest = tail;
+            gone = start + 1;
+            let last = usize::from(first[frame + 1]) - 1;
+            let raw = raw.get(last * units..(last + 1) * units)?;
+            view(region?, slot.as_mut()?, raw.as_bytes(), frame)
+        })
+    }
+
+    /// Takes frame `i` out of the batch, to keep it or hand it to another thread.
+    pub fn take(&mut self, i: usize) -> Option<Frame> {
+        let region = self.region.clone()?;
+        let run = self.run(i);
+        Frame::new(region, self.slots[run].iter_mut().filter_map(Option::take)).ok()
+    }
+
+    /// Moves frame `i` to a TX queue. If the queue refuses it, the frame stays in the batch.
+    #[inline]
+    pub fn move_to(&mut self, i: usize, tx: &mut TxQueue, meta: &TxMeta) -> Result<(), TxRefused> {
+        let run = self.run(i);
+        tx.push_slots(&mut self.slots[run], meta)
+    }
+
+    /// Gives every buffer that is left back to its region. Polling does the same, cheaper.
+    pub fn clear(&mut self) {
+        self.slots[..self.used].iter_mut().for_each(|s| drop(s.take()));
+        self.reset();
+    }
+
+    /// Puts every buffer that is left on `stack`.
+    #[inline]
+    pub(crate) fn clear_to(&mut self, stack: &mut FreeStack) {
+        for slot in &mut self.slots[..self.used] {
+            if let Some(handle) = slot.take() {
+                stack.push(handle);
+            }
+        }
+        self.reset();
+    }
+
+    #[inline]
+    fn reset(&mut self) {
+        self.used = 0;
+        self.frames = 0;
+    }
+
+    /// Makes the batch ready for a queue's poll: leftovers go to `stack`.
+    #[inline]
+    pub(crate) fn begin(&mut self, stack: &mut FreeStack, rx_queue: u16, units: usize) {
+        self.clear_to(stack);
+        self.rx_queue = rx_queue;
+        self.units = units.clamp(1, 2);
+        if !self
+            .region
+            .as_ref()
+            .is_some_and(|r| Arc::ptr_eq(r, stack.region()))
+        {
+            self.region = Some(stack.region().clone());
+        }
+    }
+
+    /// Buffers that still fit.
+    #[inline]
+    pub(crate) fn room(&self) -> usize {
+        BATCH - self.used
+    }
+
+    /// Adds a buffer with a 16-byte write-back. The caller has checked [`room`](Self::room); a buffer too
+    /// many is dropped, which gives it back.
+    #[inline]
+    pub(crate) fn put16(&mut self, handle: Handle, raw: [u64; 2]) {
+        let slot = self.used & SLOT;
+        self.slots[slot] = Some(handle);
+        self.raw[slot] = raw;
+        self.used = slot + 1;
+    }
+
+    /// The buffers added since the last call are one frame.
+    #[inline]
+    pub(crate) fn end_frame(&mut self) {
+        self.frames = (self.frames & SLOT) + 1;
+        self.first[self.frames] = self.used as u8;
+    }
+
+    pub(crate) fn slots_of(&mut self, i: usize) -> &mut [Option<Handle>] {
+        let run = self.run(i);
+        &mut self.slots[run]
+    }
+}
+
+#[inline]
+fn view<'a>(
+    region: &'a Region,
+    handle: &'a mut Handle,
+    raw: &'a [u8],
+    frame: usize,
+) -> Option<BufferView<'a>> {
+    let (off, len, more) = (usize::from(handle.off), usize::from(handle.len), handle.more());
+    Some(BufferView {
+        frame,
+        buffer: region.buffer_mut(handle),
+        off,
+        len,
+        raw,
+        more,
+    })
+}
+
+impl Default for RxBatch {
+    fn default() -> Self {
+        RxBatch::new()
+    }
+}
+
+impl std::fmt::Debug for RxBatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RxBatch")
+            .field("rx_queue", &self.rx_queue)
+            .field("frames", &self.frames)
+            .field("buffers", &self.used)
+            .finish_non_exhaustive()
+    }
+}
