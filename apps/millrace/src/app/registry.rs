@@ -1,0 +1,137 @@
+//! Programs and maps by name: what control can attach and look into.
+
+use crate::error::AppError;
+use millrace_ebpf::{Loader, Map, Object, Program};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Maps that the control socket shows. Cheap to clone; clones share the maps.
+#[derive(Clone, Debug, Default)]
+pub struct Maps(Arc<Mutex<BTreeMap<String, Arc<Map>>>>);
+
+impl Maps {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Map>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows `map` under `name`; a map of that name is no longer shown and is returned.
+    pub fn insert(&self, name: impl Into<String>, map: Arc<Map>) -> Option<Arc<Map>> {
+        self.lock().insert(name.into(), map)
+    }
+
+    pub fn remove(&self, name: &str) -> Option<Arc<Map>> {
+        self.lock().remove(name)
+    }
+
+    pub fn get(&self, name: &str) -> Result<Arc<Map>, AppError> {
+        self.lock()
+            .get(name)
+            .cloned()
+            .ok_or_else(|| AppError::NoMap(name.to_string()))
+    }
+
+    /// All maps in the order of their names.
+    pub fn list(&self) -> Vec<(String, Arc<Map>)> {
+        self.lock()
+            .iter()
+            .map(|(name, map)| (name.clone(), map.clone()))
+            .collect()
+    }
+}
+
+/// A program that can be attached by name.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub program: Arc<Program>,
+    /// Names in [`Maps`] that `prog load` added for it; they go when it is unloaded.
+    pub(crate) maps: Vec<String>,
+}
+
+/// Programs that control can attach. Cheap to clone; clones share the programs.
+#[derive(Clone, Debug, Default)]
+pub struct Programs(Arc<Mutex<BTreeMap<String, Loaded>>>);
+
+impl Programs {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Loaded>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets control attach `program` under `name`.
+    pub fn insert(&self, name: impl Into<String>, program: Arc<Program>) {
+        self.lock().insert(
+            name.into(),
+            Loaded {
+                program,
+                maps: Vec::new(),
+            },
+        );
+    }
+
+    pub fn get(&self, name: &str) -> Result<Loaded, AppError> {
+        self.lock()
+            .get(name)
+            .cloned()
+            .ok_or_else(|| AppError::NoProgram(name.to_string()))
+    }
+
+    pub(crate) fn remove(&self, name: &str) -> Option<Loaded> {
+        self.lock().remove(name)
+    }
+
+    /// All programs in the order of their names.
+    pub fn list(&self) -> Vec<(String, Loaded)> {
+        self.lock()
+            .iter()
+            .map(|(name, loaded)| (name.clone(), loaded.clone()))
+            .collect()
+    }
+
+    /// Loads one program of an ELF object as `name`, and shows its maps as `map` where that name is free and as
+    /// `name.map` where it is not. With `reuse`, maps of the same name and shape are shared instead of made anew.
+    pub(crate) fn load(
+        &self,
+        elf: &[u8],
+        name: &str,
+        function: Option<&str>,
+        reuse: &[String],
+        cpus: u32,
+        maps: &Maps,
+    ) -> Result<Loaded, AppError> {
+        let fail = |source| AppError::Program {
+            program: name.to_string(),
+            source: Box::new(source),
+        };
+        if self.lock().contains_key(name) {
+            return Err(AppError::ProgramExists(name.to_string()));
+        }
+        let object = Object::parse(elf).map_err(fail)?;
+        let mut loader = Loader::new().cpus(cpus);
+        for map in reuse {
+            loader = loader.reuse_map(map, maps.get(map)?);
+        }
+        let loaded = loader.load(&object).map_err(fail)?;
+        let program = loaded.program(function).map_err(fail)?;
+        let mut programs = self.lock();
+        if programs.contains_key(name) {
+            return Err(AppError::ProgramExists(name.to_string()));
+        }
+        let mut shown = Vec::new();
+        let mut all = maps.lock();
+        for (map_name, map) in &loaded.maps {
+            if reuse.contains(map_name) {
+                continue;
+            }
+            let taken = all.contains_key(map_name);
+            let shown_as = if taken {
+                format!("{name}.{map_name}")
+            } else {
+                map_name.clone()
+            };
+            all.insert(shown_as.clone(), map.clone());
+            shown.push(shown_as);
+        }
+        let entry = Loaded { program, maps: shown };
+        programs.insert(name.to_string(), entry.clone());
+        Ok(entry)
+    }
+}

@@ -1,0 +1,177 @@
+//! `millrace prog`.
+
+use super::words::{Words, queue};
+use super::{CliError, Context, rows, text, words_of};
+use crate::control::protocol::MAX_REQUEST;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+use std::fmt::Write;
+use std::io::Read;
+use std::path::PathBuf;
+
+#[derive(Args)]
+#[command(
+    infer_subcommands = true,
+    after_help = "Examples:\n  millrace prog load filter.bpf.o filter\n  millrace prog load lb.bpf.o lb2 function xdp_lb reuse conntrack\n  millrace prog attach filter port eth0 queue 0\n  millrace prog replace lb2 port eth0\n  millrace prog detach port eth0\n  millrace prog show"
+)]
+pub(super) struct ProgArgs {
+    #[command(subcommand)]
+    verb: Option<ProgVerb>,
+}
+
+#[derive(Subcommand)]
+enum ProgVerb {
+    /// Programs that can be attached, and where they are
+    #[command(alias = "list")]
+    Show {
+        /// Name of one program
+        name: Option<String>,
+    },
+    /// Ship an ELF object made by clang to the instance: FILE NAME [function F] [reuse MAP]...
+    Load {
+        /// The object, such as filter.bpf.o
+        file: PathBuf,
+        /// Name to attach it by
+        name: String,
+        /// [function F] [reuse MAP]...
+        words: Vec<String>,
+    },
+    /// Forget a program that is attached nowhere
+    Unload {
+        /// Its name
+        name: String,
+    },
+    /// Run a program on queues that have none: NAME port PORT [queue N|all] [engine interp|jit|rbpf]
+    Attach {
+        /// NAME port PORT [queue N|all] [engine E]
+        #[arg(required = true)]
+        words: Vec<String>,
+    },
+    /// Run a program in the place of another; no packet is lost: NAME port PORT [queue N|all] [engine E]
+    Replace {
+        /// NAME port PORT [queue N|all] [engine E]
+        #[arg(required = true)]
+        words: Vec<String>,
+    },
+    /// Take programs away: port PORT [queue N|all]
+    Detach {
+        /// port PORT [queue N|all]
+        #[arg(required = true)]
+        words: Vec<String>,
+    },
+}
+
+pub(super) fn run(cx: &mut Context<'_>, args: ProgArgs) -> Result<(), CliError> {
+    match args.verb.unwrap_or(ProgVerb::Show { name: None }) {
+        ProgVerb::Show { name } => {
+            let answer = cx.call("prog.list", Value::Null)?;
+            let answer: Value = rows(&answer)
+                .iter()
+                .filter(|p| name.as_ref().is_none_or(|n| p["name"] == **n))
+                .cloned()
+                .collect();
+            if let (Some(name), []) = (&name, rows(&answer)) {
+                return Err(CliError::Usage(format!(
+                    "there is no program {name:?}; `millrace prog show` lists them"
+                )));
+            }
+            cx.show(&answer, |v| Ok(rows(v).iter().map(one).collect()))
+        }
+        ProgVerb::Load { file, name, words } => load(cx, file, name, words),
+        ProgVerb::Unload { name } => cx.done("prog.unload", json!({"name": name})),
+        ProgVerb::Attach { words } => {
+            let args = attach(
+                words,
+                "millrace prog attach NAME port PORT [queue N|all] [engine E]",
+            )?;
+            cx.done("prog.attach", args)
+        }
+        ProgVerb::Replace { words } => {
+            let args = attach(
+                words,
+                "millrace prog replace NAME port PORT [queue N|all] [engine E]",
+            )?;
+            cx.done("prog.replace", args)
+        }
+        ProgVerb::Detach { words } => {
+            let mut words = Words::new(words, "millrace prog detach port PORT [queue N|all]");
+            words.skip(&["port", "dev"]);
+            let port = words.next("the port's name")?;
+            let mut args = json!({"port": port});
+            if words.skip(&["queue"]) {
+                args["queue"] = queue(&mut words)?;
+            }
+            words.end()?;
+            cx.done("prog.detach", args)
+        }
+    }
+}
+
+fn load(cx: &mut Context<'_>, path: PathBuf, name: String, words: Vec<String>) -> Result<(), CliError> {
+    let mut words = Words::new(words, "millrace prog load FILE NAME [function F] [reuse MAP]...");
+    let (mut function, mut reuse) = (None, Vec::new());
+    while let Some(word) = words.next_if_any() {
+        match word.as_str() {
+            "function" => function = Some(words.next("the function's name")?),
+            "reuse" => reuse.push(words.next("the map's name")?),
+            other => return Err(words.error(format_args!("{other:?} is not expected here"))),
+        }
+    }
+    // The line has to fit the protocol: base64 takes four bytes for three, and the rest of the request some more.
+    let most = MAX_REQUEST / 4 * 3 - (16 << 10);
+    let mut elf = Vec::new();
+    let file = std::fs::File::open(&path).and_then(|f| f.take(most as u64 + 1).read_to_end(&mut elf));
+    file.map_err(|source| CliError::File {
+        path: path.clone(),
+        source,
+    })?;
+    if elf.len() > most {
+        let path = path.display();
+        return Err(CliError::Usage(format!(
+            "{path} has more than {most} bytes; strip it with llvm-strip -g"
+        )));
+    }
+    let args = json!({"name": name, "elf": STANDARD.encode(elf), "function": function, "reuse": reuse});
+    let answer = cx.call("prog.load", args)?;
+    cx.show(&answer, |v| Ok(one(v)))
+}
+
+fn attach(words: Vec<String>, usage: &'static str) -> Result<Value, CliError> {
+    let mut words = Words::new(words, usage);
+    let name = words.next("the program's name")?;
+    if !words.skip(&["port", "dev"]) {
+        return Err(words.error("the port is missing"));
+    }
+    let mut args = json!({"name": name, "port": words.next("the port's name")?});
+    while let Some(word) = words.next_if_any() {
+        match word.as_str() {
+            "queue" => args["queue"] = queue(&mut words)?,
+            "engine" => args["engine"] = words.next("the engine")?.into(),
+            other => return Err(words.error(format_args!("{other:?} is not expected here"))),
+        }
+    }
+    Ok(args)
+}
+
+fn one(program: &Value) -> String {
+    let frags = if program["frags"] == true { " frags" } else { "" };
+    let mut out = format!(
+        "{}: function {} section {}{frags}\n    maps {}\n",
+        text(&program["name"]),
+        text(&program["function"]),
+        text(&program["section"]),
+        words_of(&program["maps"])
+    );
+    for at in rows(&program["attached"]) {
+        let _ = writeln!(
+            out,
+            "    port {} queue {} engine {}",
+            text(&at["port"]),
+            at["queue"],
+            text(&at["engine"])
+        );
+    }
+    out
+}

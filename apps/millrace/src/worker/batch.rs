@@ -1,0 +1,347 @@
+//! What happens to the frames of one poll: the program runs over all of them, then each goes where its verdict says.
+
+use super::counters::{Counter, LocalCounters};
+use crate::exception::TapPort;
+use arrayvec::ArrayVec;
+use millrace_driver::mem::Frame;
+use millrace_driver::queue::{BATCH, RxBatch, RxQueue, TxMeta, TxQueue, TxRefused};
+use millrace_driver::steering::{TxSteering, flow_hash};
+use millrace_ebpf::{EngineKind, Instance, RedirectKind, Verdict, XdpAction, XdpBuff};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// A queue pair as a worker holds it.
+pub(crate) struct QueuePair {
+    pub(crate) rx: RxQueue,
+    pub(crate) tx: TxQueue,
+    /// The RX queue's interrupt, when the port was opened with interrupts.
+    pub(crate) irq: Option<OwnedFd>,
+}
+
+/// A program in front of one queue: this worker's own instance of it.
+pub(crate) struct Attached {
+    pub(crate) engine: EngineKind,
+    pub(crate) instance: Instance,
+    /// Name it is known by to control.
+    pub(crate) name: String,
+}
+
+/// One queue of a worker, with all that its frames need.
+pub(crate) struct Slot {
+    pub(crate) port: usize,
+    pub(crate) queue: u16,
+    /// What programs see as `ingress_ifindex` and name in a redirect: the port's index plus one.
+    pub(crate) ifindex: u32,
+    /// `None` while the queue is stopped.
+    pub(crate) pair: Option<QueuePair>,
+    pub(crate) batch: Box<RxBatch>,
+    /// Stays while the queue is stopped and started.
+    pub(crate) program: Option<Box<Attached>>,
+    pub(crate) steering: TxSteering,
+    /// Toeplitz key for the flow hash of last resort.
+    pub(crate) key: [u8; 40],
+    pub(crate) tap: Option<Arc<TapPort>>,
+    pub(crate) counters: LocalCounters,
+}
+
+/// What a callback wants done with a passed frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PassAction {
+    /// The callback has dealt with it; its buffer goes home.
+    Taken,
+    /// Write it to the exception tap.
+    ToTap,
+    /// Send it out of the port it came in on, as `XDP_TX` would.
+    Transmit,
+}
+
+/// A passed frame as a callback sees it.
+#[derive(Debug)]
+pub struct PassedFrame<'a> {
+    /// Index of the port it came in on, in the order of the builder.
+    pub port: usize,
+    /// RX queue it came in on.
+    pub queue: u16,
+    /// The bytes; of a frame that took several buffers, those in the first one.
+    pub data: &'a mut [u8],
+    /// Length of the whole frame in bytes.
+    pub len: usize,
+}
+
+/// Called on the worker for each passed frame; must not block.
+pub type PassHandler = Box<dyn FnMut(PassedFrame<'_>) -> PassAction + Send>;
+
+/// A frame that must leave through a queue other than the one it came in on.
+pub(crate) struct Away {
+    pub(crate) port: usize,
+    /// `None`: the worker's own choice on that port.
+    pub(crate) queue: Option<u16>,
+    pub(crate) frame: Frame,
+}
+
+/// A worker's reused space; nothing is allocated per batch.
+pub(crate) struct Scratch {
+    pub(crate) cpu: u16,
+    pub(crate) ports: usize,
+    pub(crate) handler: Option<PassHandler>,
+    pub(crate) away: ArrayVec<Away, BATCH>,
+    /// Frames of several buffers are joined here before they are written to the tap or copied to another port.
+    pub(crate) joined: Vec<u8>,
+    verdicts: [Verdict; BATCH],
+    extents: [(usize, usize); BATCH],
+}
+
+impl Scratch {
+    pub(crate) fn new(cpu: u16, ports: usize, handler: Option<PassHandler>) -> Scratch {
+        Scratch {
+            cpu,
+            ports,
+            handler,
+            away: ArrayVec::new(),
+            joined: Vec::with_capacity(64 << 10),
+            verdicts: [Verdict::default(); BATCH],
+            extents: [(0, 0); BATCH],
+        }
+    }
+}
+
+impl Slot {
+    /// Polls once and deals with what came; frames for other queues are left in `scratch.away`. Returns how many came.
+    pub(crate) fn receive(&mut self, scratch: &mut Scratch) -> usize {
+        let Some(pair) = &mut self.pair else { return 0 };
+        let n = pair.rx.poll(&mut self.batch).min(BATCH);
+        if n == 0 {
+            return 0;
+        }
+        let (mut bytes, mut multi) = (0, 0);
+        for i in 0..n {
+            bytes += self.batch.frame_len(i) as u64;
+            multi += u64::from(self.batch.frame_buffers(i) > 1);
+        }
+        self.counters.add(Counter::RxFrames, n as u64);
+        self.counters.add(Counter::RxBytes, bytes);
+        self.counters.add(Counter::RxMulti, multi);
+        match &mut self.program {
+            Some(attached) => {
+                run_program(attached, &mut self.batch, self.queue, self.ifindex, scratch);
+                for i in 0..n {
+                    self.settle(i, scratch);
+                }
+            }
+            None => {
+                self.counters.add(Counter::NoProgram, n as u64);
+                for i in 0..n {
+                    self.pass(i, scratch);
+                }
+            }
+        }
+        n
+    }
+
+    /// Frame `i` goes where its verdict says; what is not moved out goes home with the next poll.
+    fn settle(&mut self, i: usize, scratch: &mut Scratch) {
+        let verdict = scratch.verdicts[i];
+        let (off, len) = scratch.extents[i];
+        match verdict.action() {
+            XdpAction::Aborted => self.counters.add(Counter::Aborted, 1),
+            XdpAction::Drop => self.counters.add(Counter::Drop, 1),
+            XdpAction::Pass => {
+                self.counters.add(Counter::Pass, 1);
+                self.batch.set_data(i, off, len);
+                self.pass(i, scratch);
+            }
+            XdpAction::Tx => {
+                self.counters.add(Counter::Tx, 1);
+                self.batch.set_data(i, off, len);
+                self.transmit(i, scratch);
+            }
+            XdpAction::Redirect => {
+                self.counters.add(Counter::Redirect, 1);
+                self.batch.set_data(i, off, len);
+                self.redirect(i, verdict, scratch);
+            }
+        }
+    }
+
+    fn pass(&mut self, i: usize, scratch: &mut Scratch) {
+        let mut action = PassAction::ToTap;
+        if let Some(handler) = &mut scratch.handler {
+            let len = self.batch.frame_len(i);
+            action = handler(PassedFrame {
+                port: self.port,
+                queue: self.queue,
+                data: self.batch.data_mut(i),
+                len,
+            });
+        }
+        match action {
+            PassAction::Taken => self.counters.add(Counter::PassCallback, 1),
+            PassAction::Transmit => {
+                self.counters.add(Counter::PassCallback, 1);
+                self.transmit(i, scratch);
+            }
+            PassAction::ToTap => match &self.tap {
+                None => self.counters.add(Counter::PassNowhere, 1),
+                Some(tap) => {
+                    let written = if self.batch.frame_buffers(i) == 1 {
+                        tap.write(self.batch.data(i))
+                    } else {
+                        scratch.joined.clear();
+                        for k in 0..self.batch.frame_buffers(i) {
+                            scratch.joined.extend_from_slice(self.batch.chunk(i, k));
+                        }
+                        tap.write(&scratch.joined)
+                    };
+                    let counter = if written {
+                        Counter::PassTap
+                    } else {
+                        Counter::PassTapFull
+                    };
+                    self.counters.add(counter, 1);
+                }
+            },
+        }
+    }
+
+    /// Sends frame `i` out of this port, on the queue that steering chooses.
+    fn transmit(&mut self, i: usize, scratch: &mut Scratch) {
+        let Some(pair) = &mut self.pair else { return };
+        let mut opinion = None;
+        if self.steering.has_program() {
+            let mut raw = [0u8; 32];
+            let given = self.batch.raw(i);
+            let len = given.len().min(raw.len());
+            raw[..len].copy_from_slice(&given[..len]);
+            opinion = self.steering.run_program(self.batch.data_mut(i), &raw[..len]);
+        }
+        let (batch, key) = (&self.batch, &self.key);
+        let hash = || flow_hash(key, batch.data(i)).unwrap_or(0);
+        let queue = self
+            .steering
+            .choose_with(Some(self.queue), scratch.cpu, hash, opinion);
+        if queue != self.queue {
+            return self.send_away(i, self.port, Some(queue), scratch);
+        }
+        let mut outcome = self.batch.move_to(i, &mut pair.tx, &TxMeta::NONE);
+        if matches!(outcome, Err(TxRefused::Full)) {
+            pair.tx.submit();
+            pair.tx.reclaim();
+            outcome = self.batch.move_to(i, &mut pair.tx, &TxMeta::NONE);
+        }
+        self.counters.add(sent(&outcome), 1);
+    }
+
+    fn redirect(&mut self, i: usize, verdict: Verdict, scratch: &mut Scratch) {
+        let target = verdict.redirect.target;
+        if verdict.redirect.kind != RedirectKind::Ifindex || target == 0 || target as usize > scratch.ports {
+            return self.counters.add(Counter::RedirectUnsupported, 1);
+        }
+        self.counters.add(Counter::RedirectPort, 1);
+        if target == self.ifindex {
+            self.transmit(i, scratch);
+        } else {
+            self.send_away(i, target as usize - 1, None, scratch);
+        }
+    }
+
+    fn send_away(&mut self, i: usize, port: usize, queue: Option<u16>, scratch: &mut Scratch) {
+        match self.batch.take(i) {
+            // There is room for a whole batch and the worker empties it after each.
+            Some(frame) => {
+                if scratch.away.try_push(Away { port, queue, frame }).is_err() {
+                    self.counters.add(Counter::TxHandoverFull, 1);
+                }
+            }
+            None => self.counters.add(Counter::TxRefused, 1),
+        }
+    }
+
+    /// Puts a frame of this or another port into this queue's ring.
+    pub(crate) fn send_frame(&mut self, frame: Frame, joined: &mut Vec<u8>) {
+        let Some(pair) = &mut self.pair else {
+            return self.counters.add(Counter::TxNoQueue, 1);
+        };
+        let counter = if Arc::ptr_eq(frame.region(), pair.tx.region()) {
+            let mut outcome = pair.tx.push(frame, &TxMeta::NONE);
+            if let Err((frame, TxRefused::Full)) = outcome {
+                pair.tx.submit();
+                pair.tx.reclaim();
+                outcome = pair.tx.push(frame, &TxMeta::NONE);
+            }
+            sent(&outcome.map_err(|(_, refused)| refused))
+        } else {
+            joined.clear();
+            frame.copy_to(joined);
+            sent(&push_copy(&mut pair.tx, joined))
+        };
+        self.counters.add(counter, 1);
+    }
+
+    /// Puts bytes from outside into this queue's ring.
+    pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
+        let Some(pair) = &mut self.pair else {
+            return self.counters.add(Counter::TxNoQueue, 1);
+        };
+        let counter = sent(&push_copy(&mut pair.tx, bytes));
+        if counter == Counter::TxFrames {
+            self.counters.add(Counter::TapToPort, 1);
+        }
+        self.counters.add(counter, 1);
+    }
+
+    /// Rings the doorbell for what was put into the TX ring, once a round.
+    pub(crate) fn submit(&mut self) {
+        if let Some(pair) = &mut self.pair {
+            pair.tx.submit();
+        }
+    }
+
+    /// Makes the counters visible to other threads.
+    pub(crate) fn publish(&mut self) {
+        let steering = self.steering.stats();
+        self.counters.set(Counter::SteerProgram, steering.program);
+        self.counters.set(Counter::SteerOutOfRange, steering.out_of_range);
+        self.counters.set(Counter::SteerNoOpinion, steering.no_opinion);
+        self.counters.set(Counter::SteerRxq, steering.rxq_map);
+        self.counters.set(Counter::SteerCpu, steering.cpu_map);
+        self.counters.set(Counter::SteerHash, steering.fallback);
+        self.counters.publish();
+    }
+}
+
+fn run_program(
+    attached: &mut Attached,
+    batch: &mut RxBatch,
+    queue: u16,
+    ifindex: u32,
+    scratch: &mut Scratch,
+) {
+    let mut buffs = ArrayVec::<XdpBuff<'_>, BATCH>::new();
+    for view in batch.split_frames_mut().take(BATCH) {
+        let buff = XdpBuff::new(view.buffer, view.off, view.len, u32::from(queue), view.raw);
+        buffs.push(buff.with_ingress_ifindex(ifindex));
+    }
+    attached.instance.run_batch(&mut buffs, &mut scratch.verdicts);
+    for (extent, buff) in scratch.extents.iter_mut().zip(&buffs) {
+        *extent = (buff.data_offset(), buff.len());
+    }
+}
+
+fn push_copy(tx: &mut TxQueue, bytes: &[u8]) -> Result<(), TxRefused> {
+    match tx.push_copy(bytes, &TxMeta::NONE) {
+        Err(TxRefused::Full) => {
+            tx.submit();
+            tx.reclaim();
+            tx.push_copy(bytes, &TxMeta::NONE)
+        }
+        outcome => outcome,
+    }
+}
+
+fn sent(outcome: &Result<(), TxRefused>) -> Counter {
+    match outcome {
+        Ok(()) => Counter::TxFrames,
+        Err(TxRefused::Full) => Counter::TxFull,
+        Err(_) => Counter::TxRefused,
+    }
+}
