@@ -1,7 +1,10 @@
 //! Models by name: `ixgbe?wire=tap:mr0&mac=52:54:00:00:00:01&queues=4&map-doorbells`.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use super::Model;
 use super::exerciser::Exerciser;
+use crate::ixgbe::device::{Ixgbe82599, IxgbeConfig};
 use crate::wire::{self, WireError};
 
 /// What a model string says, taken apart.
@@ -35,7 +38,7 @@ pub enum ModelError {
 }
 
 /// Families that have a model.
-pub const FAMILIES: &[&str] = &["exerciser"];
+pub const FAMILIES: &[&str] = &["ixgbe", "exerciser"];
 
 impl ModelSpec {
     /// Takes a model string apart. A `&` ends a value, so a wire that needs one cannot be written here.
@@ -71,6 +74,20 @@ impl ModelSpec {
     /// Makes the model and plugs it into its wire.
     pub fn open(&self) -> Result<Box<dyn Model>, ModelError> {
         match self.family.as_str() {
+            "ixgbe" => {
+                let mac = self.mac.unwrap_or_else(|| self.default_mac());
+                let mut config = IxgbeConfig::new(mac, self.open_wire()?);
+                config.queues = self.queues.unwrap_or(config.queues);
+                config.map_doorbells = self.map_doorbells;
+                config.trace = self.trace;
+                match Ixgbe82599::new(config) {
+                    Ok(model) => Ok(Box::new(model)),
+                    Err(e) => Err(ModelError::Make {
+                        family: "ixgbe",
+                        why: e.to_string(),
+                    }),
+                }
+            }
             "exerciser" => match Exerciser::new() {
                 Ok(model) => Ok(Box::new(model)),
                 Err(e) => Err(ModelError::Make {
@@ -80,6 +97,21 @@ impl ModelSpec {
             },
             _ => Err(ModelError::UnknownFamily(self.family.clone())),
         }
+    }
+
+    /// A locally administered address for a port that was given none: by its wire, and different for each model of a
+    /// process.
+    fn default_mac(&self) -> [u8; 6] {
+        static MODELS: AtomicU32 = AtomicU32::new(0);
+        let wire = self.wire.as_deref().unwrap_or("null");
+        // FNV-1a.
+        let hash = wire
+            .bytes()
+            .fold(0x811c_9dc5u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
+        let [_, a, b, c] = hash
+            .wrapping_add(MODELS.fetch_add(1, Ordering::Relaxed))
+            .to_be_bytes();
+        [0x02, 0x6d, 0x72, a, b, c]
     }
 
     /// Opens the wire alone.

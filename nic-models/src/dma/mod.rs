@@ -6,9 +6,11 @@
 #![allow(unsafe_code)]
 
 mod backing;
+mod shared_bar;
 mod space;
 
 pub use backing::{DmaError, Trust};
+pub use shared_bar::SharedBar;
 pub use space::{DmaSpace, MAX_REGIONS};
 
 /// What the device may do with a mapping.

@@ -186,7 +186,7 @@ pub mod gpie {
     pub const SDP0: u32 = 1;
     /// MSI-X with several vectors.
     pub const MULTIPLE_MSIX: u32 = 1 << 4;
-    /// Other causes are cleared by EICR write only, not by read.
+    /// A read of EICR clears bits 29:16 only.
     pub const OCD: u32 = 1 << 5;
     /// Interrupt at once when EICS is written.
     pub const EIMEN: u32 = 1 << 6;
@@ -450,10 +450,10 @@ pub mod fdircmd {
     pub const FILTER_VALID: u32 = 1 << 2;
     /// Update an existing filter.
     pub const FILTER_UPDATE: u32 = 1 << 3;
-    /// IPv6.
-    pub const IPV6: u32 = 1 << 4;
     /// L4 type: 1 UDP, 2 TCP, 3 SCTP, 0 others.
     pub const L4TYPE_SHIFT: u32 = 5;
+    /// IPv6.
+    pub const IPV6: u32 = 1 << 7;
     /// Matching frames are dropped.
     pub const DROP: u32 = 1 << 9;
     /// Last filter of a list.

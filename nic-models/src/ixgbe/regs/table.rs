@@ -95,21 +95,21 @@ register_table! {
     /// Extended interrupt cause.
     EICR: 0x00800, Rw1c, "8.2.3.5.1";
     /// Extended interrupt cause set.
-    EICS: 0x00808, Wo, "8.2.3.5.2";
+    EICS: 0x00808, Rw, "8.2.3.5.2";
     /// Extended interrupt mask set/read.
     EIMS: 0x00880, Rw, "8.2.3.5.3";
     /// Extended interrupt mask clear.
-    EIMC: 0x00888, Wo, "8.2.3.5.4";
+    EIMC: 0x00888, Rw, "8.2.3.5.4";
     /// Extended interrupt auto clear.
     EIAC: 0x00810, Rw, "8.2.3.5.5";
     /// Extended interrupt auto mask.
     EIAM: 0x00890, Rw, "8.2.3.5.6";
     /// Extended interrupt cause set, vectors 0-63 one bit each.
-    EICS_EX: 0x00a90 [2 x 4], Wo, "8.2.3.5.7";
+    EICS_EX: 0x00a90 [2 x 4], Rw, "8.2.3.5.7";
     /// Extended interrupt mask set/read, vectors 0-63.
     EIMS_EX: 0x00aa0 [2 x 4], Rw, "8.2.3.5.8";
     /// Extended interrupt mask clear, vectors 0-63.
-    EIMC_EX: 0x00ab0 [2 x 4], Wo, "8.2.3.5.9";
+    EIMC_EX: 0x00ab0 [2 x 4], Rw, "8.2.3.5.9";
     /// Extended interrupt auto mask, vectors 0-63.
     EIAM_EX: 0x00ad0 [2 x 4], Rw, "8.2.3.5.10";
     /// MSI-X to EITR select.
@@ -498,7 +498,7 @@ register_table! {
     GOTCL: 0x04090, Rc, "8.2.3.23.36";
     /// Good bytes sent, high.
     GOTCH: 0x04094, Rc, "8.2.3.23.36";
-    /// Good frames that passed the address filters.
+    /// Good frames, whether they passed the filters or not.
     RXNFGPC: 0x041b0, Rc, "8.2.3.23.5";
     /// Their bytes, low.
     RXNFGBCL: 0x041b4, Rc, "8.2.3.23.6";

@@ -1,0 +1,357 @@
+//! The transmit path (datasheet 7.2): gathering frames from descriptors, checksums, VLAN tags, segmentation, write-back.
+
+use super::core::Core;
+use super::queue::{First, HEADROOM, TxQueue};
+use super::stats;
+use crate::ixgbe::desc::tx::{self as desc, Context, Data, Legacy, cmd, dtyp, popts, tucmd};
+use crate::ixgbe::regs::{Id, dmatxctl};
+use crate::packet::segment::{Gso, L4Checksum, Segments, TcpFlagMasks};
+use crate::packet::vlan::{self, Tag};
+use crate::packet::{self, L4, checksum};
+use crate::wire::{SendOutcome, Wire};
+
+/// Shortest frame without its FCS; the MAC pads to it.
+const MIN_FRAME: usize = 60;
+/// Descriptors of one queue in a round.
+const DESCRIPTORS: u32 = 256;
+
+/// A descriptor or frame that silicon would not send: the queue stops (malicious driver detection, 7.2.?).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum Malformed {
+    #[error("descriptor type {0:#x} is neither context nor data")]
+    Type(u8),
+    #[error("frame of more than 256 KiB")]
+    Gather,
+    #[error("frame of {0} bytes")]
+    Short(usize),
+    #[error("segmentation: {0}")]
+    Segment(#[from] packet::segment::SegmentError),
+    #[error("payload of {have} bytes where the descriptor says {said}")]
+    PayloadLength { have: usize, said: usize },
+    #[error("checksum field outside of the frame")]
+    Checksum,
+    #[error("segmentation of something else than TCP or UDP")]
+    SegmentType,
+}
+
+impl Core {
+    /// Serves every enabled transmit queue for a round.
+    pub fn transmit(&mut self, wire: &mut dyn Wire) -> bool {
+        if self.file.one(Id::DMATXCTL) & dmatxctl::TE == 0 {
+            return false;
+        }
+        let mut busy = false;
+        let mut active = self.tx_active;
+        while active != 0 {
+            let q = active.trailing_zeros();
+            active &= active - 1;
+            busy |= self.transmit_queue(wire, q);
+        }
+        busy
+    }
+
+    /// Takes the queue out while it is worked on, so that a frame in its buffer can be looped back.
+    fn transmit_queue(&mut self, wire: &mut dyn Wire, q: u32) -> bool {
+        let Some(slot) = self.tx.get_mut(q as usize) else {
+            return false;
+        };
+        if slot.halted || slot.ring.available() == 0 {
+            return false;
+        }
+        let mut queue = std::mem::take(slot);
+        let told = self.run_queue(wire, q, &mut queue);
+        self.tx[q as usize] = queue;
+        match told {
+            Ok(true) => self.irq.tx_cause(q as u16),
+            Ok(false) => {}
+            Err(Stop::Fault(fault)) => self.tx_fault(q, fault),
+            Err(Stop::Malformed(error)) => {
+                tracing::debug!(queue = q, %error, "malformed transmit descriptor stops the queue");
+                self.counters.tx_malformed += 1;
+                let queue = &mut self.tx[q as usize];
+                queue.halted = true;
+                queue.drop_frame();
+            }
+        }
+        true
+    }
+
+    /// Whether something was written back that software asked to be told of.
+    fn run_queue(&mut self, wire: &mut dyn Wire, q: u32, queue: &mut TxQueue) -> Result<bool, Stop> {
+        let mut reported = false;
+        let mut frames = 0;
+        let todo = queue.ring.available().min(DESCRIPTORS);
+        for _ in 0..todo {
+            let at = queue.ring.address(0);
+            let descriptor = self.dma.read_desc16(at)?;
+            let command = (descriptor[1] >> 24) as u8;
+            let ends = self.take_descriptor(wire, q, queue, descriptor)?;
+            queue.ring.advance(1);
+            if command & cmd::RS != 0 {
+                reported = true;
+                match queue.write_back {
+                    Some(address) => self.dma.store_u32(address, queue.ring.head)?,
+                    None => self
+                        .dma
+                        .write_desc16(at, [descriptor[0], descriptor[1] | desc::DD])?,
+                }
+            }
+            frames += usize::from(ends);
+            if frames == super::BUDGET {
+                break;
+            }
+        }
+        Ok(reported)
+    }
+
+    /// One descriptor: a context is remembered, data is gathered, the last of a frame sends it. True for that one.
+    fn take_descriptor(
+        &mut self,
+        wire: &mut dyn Wire,
+        q: u32,
+        queue: &mut TxQueue,
+        descriptor: [u64; 2],
+    ) -> Result<bool, Stop> {
+        let (first, addr, len, command) = if desc::is_advanced(descriptor) {
+            match desc::dtyp(descriptor) {
+                dtyp::CONTEXT => {
+                    let context = Context::decode(descriptor);
+                    queue.contexts[usize::from(context.idx & 1)] = context;
+                    return Ok(false);
+                }
+                dtyp::DATA => {
+                    let data = Data::decode(descriptor);
+                    (First::Advanced(data), data.addr, data.len, data.cmd)
+                }
+                other => return Err(Malformed::Type(other).into()),
+            }
+        } else {
+            let legacy = Legacy::decode(descriptor);
+            (First::Legacy(legacy), legacy.addr, legacy.len, legacy.cmd)
+        };
+        queue.first.get_or_insert(first);
+        let room = queue.extend(usize::from(len)).ok_or(Malformed::Gather)?;
+        self.dma.read(addr, room)?;
+        if command & cmd::EOP == 0 {
+            return Ok(false);
+        }
+        let sent = self.send_gathered(wire, q, queue, command);
+        queue.drop_frame();
+        sent?;
+        Ok(true)
+    }
+
+    /// The frame is complete: offloads, then out.
+    fn send_gathered(
+        &mut self,
+        wire: &mut dyn Wire,
+        q: u32,
+        queue: &mut TxQueue,
+        last_command: u8,
+    ) -> Result<(), Malformed> {
+        let Some(first) = queue.first else { return Ok(()) };
+        let end = queue.filled;
+        let len = end.saturating_sub(HEADROOM);
+        if len < 14 {
+            return Err(Malformed::Short(len));
+        }
+        let counter = queue.counter;
+        let tpid = (self.file.one(Id::DMATXCTL) >> dmatxctl::VT_SHIFT) as u16;
+        match first {
+            First::Legacy(legacy) => {
+                let frame = &mut queue.buf[HEADROOM..end];
+                if last_command & cmd::IC != 0 {
+                    let (start, offset) = (usize::from(legacy.css), usize::from(legacy.cso));
+                    legacy_checksum(frame, start, offset).ok_or(Malformed::Checksum)?;
+                }
+                let tag = (last_command & cmd::VLE != 0).then_some(Tag {
+                    tpid,
+                    tci: legacy.vlan,
+                });
+                self.send_buffer(wire, &mut queue.buf[..end], tag, q, counter);
+            }
+            First::Advanced(data) => {
+                let context = queue.contexts[usize::from(data.idx & 1)];
+                let tag = (data.cmd & cmd::VLE != 0).then_some(Tag {
+                    tpid,
+                    tci: context.vlan,
+                });
+                if data.cmd & cmd::TSE != 0 {
+                    return self.send_segments(
+                        wire,
+                        &queue.buf[HEADROOM..end],
+                        &data,
+                        &context,
+                        tag,
+                        q,
+                        counter,
+                    );
+                }
+                checksums(&mut queue.buf[HEADROOM..end], &data, &context)?;
+                self.send_buffer(wire, &mut queue.buf[..end], tag, q, counter);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the frame after the headroom of `buf`, with a tag if there is one.
+    fn send_buffer(&mut self, wire: &mut dyn Wire, buf: &mut [u8], tag: Option<Tag>, q: u32, counter: u32) {
+        match tag {
+            Some(tag) if vlan::insert(buf, tag) => self.send(wire, buf, q, counter),
+            _ => self.send(wire, &buf[HEADROOM..], q, counter),
+        }
+    }
+
+    /// Segmentation (7.2.4).
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call site, and the frame borrows the queue"
+    )]
+    fn send_segments(
+        &mut self,
+        wire: &mut dyn Wire,
+        frame: &[u8],
+        data: &Data,
+        context: &Context,
+        tag: Option<Tag>,
+        q: u32,
+        counter: u32,
+    ) -> Result<(), Malformed> {
+        let udp = match context.tucmd & tucmd::L4T {
+            tucmd::L4T_UDP => true,
+            tucmd::L4T_TCP => false,
+            _ => return Err(Malformed::SegmentType),
+        };
+        let low = self.file.one(Id::DTXTCPFLGL);
+        let l3_off = usize::from(context.mac_len);
+        let l4_off = l3_off + usize::from(context.ip_len);
+        let gso = Gso {
+            l3_off,
+            l4_off,
+            payload_off: l4_off + usize::from(context.l4_len),
+            ipv6: context.tucmd & tucmd::IPV4 == 0,
+            udp,
+            mss: usize::from(context.mss),
+            flags: TcpFlagMasks {
+                first: (low & 0xfff) as u16,
+                middle: (low >> 16 & 0xfff) as u16,
+                last: (self.file.one(Id::DTXTCPFLGH) & 0xfff) as u16,
+            },
+            l4_checksum: L4Checksum::SeedWithoutLength,
+        };
+        let mut segments = Segments::new(gso, frame)?;
+        let (have, said) = (frame.len() - gso.payload_off, data.paylen as usize);
+        if have != said {
+            return Err(Malformed::PayloadLength { have, said });
+        }
+        let mut segment = std::mem::take(&mut self.scratch);
+        let mut tagged = Vec::new();
+        while segments.next_into(frame, &mut segment) {
+            match tag {
+                Some(tag) => {
+                    tagged.clear();
+                    vlan::append_tagged(&mut tagged, &segment, tag);
+                    self.send(wire, &tagged, q, counter);
+                }
+                None => self.send(wire, &segment, q, counter),
+            }
+        }
+        self.scratch = segment;
+        Ok(())
+    }
+
+    /// A finished frame leaves the MAC, padded to the minimum, for the wire or back to the receiver.
+    fn send(&mut self, wire: &mut dyn Wire, frame: &[u8], _q: u32, counter: u32) {
+        let mut padded = [0; MIN_FRAME];
+        let frame = if frame.len() < MIN_FRAME {
+            padded[..frame.len()].copy_from_slice(frame);
+            &padded[..]
+        } else {
+            frame
+        };
+        if self.loops_back() {
+            stats::tx_sent(&mut self.file, frame, counter);
+            self.counters.tx_frames += 1;
+            self.receive(frame, true);
+            return;
+        }
+        if !self.link {
+            self.counters.tx_no_link += 1;
+            return;
+        }
+        stats::tx_sent(&mut self.file, frame, counter);
+        self.counters.tx_frames += 1;
+        match wire.send(frame) {
+            Ok(SendOutcome::Sent) => {}
+            Ok(SendOutcome::Dropped) => self.counters.tx_refused += 1,
+            Err(error) => {
+                tracing::warn!(%error, "the wire does not take frames any more");
+                self.counters.tx_refused += 1;
+            }
+        }
+    }
+}
+
+/// Why a queue stops.
+enum Stop {
+    Fault(crate::dma::Fault),
+    Malformed(Malformed),
+}
+
+impl From<crate::dma::Fault> for Stop {
+    fn from(fault: crate::dma::Fault) -> Self {
+        Stop::Fault(fault)
+    }
+}
+
+impl From<Malformed> for Stop {
+    fn from(malformed: Malformed) -> Self {
+        Stop::Malformed(malformed)
+    }
+}
+
+/// Checksum insertion of a frame that is not segmented (7.2.5). The L4 field holds the pseudo header's sum.
+fn checksums(frame: &mut [u8], data: &Data, context: &Context) -> Result<(), Malformed> {
+    if data.popts & (popts::IXSM | popts::TXSM) == 0 {
+        return Ok(());
+    }
+    let l3 = usize::from(context.mac_len);
+    let l4 = l3 + usize::from(context.ip_len);
+    if data.popts & popts::IXSM != 0 && context.tucmd & tucmd::IPV4 != 0 {
+        let header = frame
+            .get_mut(l3..l4)
+            .filter(|header| header.len() >= 20)
+            .ok_or(Malformed::Checksum)?;
+        header[10..12].fill(0);
+        let value = checksum::checksum(header);
+        header[10..12].copy_from_slice(&value.to_be_bytes());
+    }
+    if data.popts & popts::TXSM != 0 {
+        let offset = match context.tucmd & tucmd::L4T {
+            tucmd::L4T_TCP => 16,
+            tucmd::L4T_UDP => 6,
+            _ => return sctp_checksum(frame),
+        };
+        checksum::finish_checksum(frame, l4, offset).map_err(|_| Malformed::Checksum)?;
+    }
+    Ok(())
+}
+
+/// SCTP's CRC needs no seed, so the packet's own headers say where it goes.
+fn sctp_checksum(frame: &mut [u8]) -> Result<(), Malformed> {
+    let p = packet::parse(frame);
+    if p.l4 == L4::Sctp && checksum::fill_l4(frame, &p) {
+        Ok(())
+    } else {
+        Err(Malformed::Checksum)
+    }
+}
+
+/// Legacy insertion (7.2.3.2.2): the sum from `start` to the end goes to `offset`, both from the frame's start.
+fn legacy_checksum(frame: &mut [u8], start: usize, offset: usize) -> Option<()> {
+    let value = checksum::checksum(frame.get(start..)?);
+    frame
+        .get_mut(offset..offset + 2)?
+        .copy_from_slice(&value.to_be_bytes());
+    Some(())
+}
