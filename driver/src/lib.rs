@@ -9,6 +9,8 @@
 //! The driver knows no eBPF; what programs see of a packet is described to them by data, never by calls.
 
 pub mod bus;
+#[cfg(feature = "models")]
+pub mod harness;
 pub mod hint;
 mod ixgbe;
 pub mod mem;

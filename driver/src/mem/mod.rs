@@ -13,6 +13,8 @@
 #![allow(unsafe_code)]
 
 mod batch;
+#[cfg(feature = "models")]
+mod counting;
 mod depot;
 mod frame;
 mod handle;
@@ -34,6 +36,8 @@ pub mod pool {
     pub use super::stack::{FreeStack, Taken};
 }
 
+#[cfg(feature = "models")]
+pub use counting::CountingAllocator;
 pub use memfd::{AllocOptions, DmaMemory, Hugepages, MemError, MemoryProvider, PageSize, require_sealed};
 pub use pool::*;
 pub use ring::{DescriptorRing16, DescriptorRing32, Ring};
