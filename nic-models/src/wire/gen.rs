@@ -5,6 +5,7 @@
 
 use super::{MAX_FRAME, SendOutcome, Wire, WireError};
 use crate::packet::build::Frame;
+use crate::packet::segment::tcp_flags;
 use std::fmt::Display;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,7 +15,7 @@ use std::time::Instant;
 
 const USAGE: &str = "gen:PROTO[,KEY=VALUE]... with PROTO udp4, udp6, tcp4 or tcp6 and the keys flows (1000), size (frame \
      bytes with FCS, 64), dst (10.0.0.1 or 2001:db8::1), dport (80), src (first source address, 10.1.0.1 or \
-     2001:db8:1::1), smac, dmac, vlan, rate (frames a second, 0 = as fast as asked), count (frames in all, 0 = no end), \
+     2001:db8:1::1), smac, dmac, vlan, flags (syn or ack, of TCP: ack), rate (frames a second, 0 = as fast as asked), count (frames in all, 0 = no end), \
      seed (1)";
 /// Source addresses used before the next source port is taken.
 const ADDRESSES: u64 = 250;
@@ -30,8 +31,10 @@ const CLOCK_EVERY: u32 = 8;
 /// What to generate; [`GenSpec::parse`] reads it from a wire string.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GenSpec {
-    /// TCP (with ACK set) rather than UDP.
+    /// TCP rather than UDP.
     pub tcp: bool,
+    /// TCP frames open connections (SYN set) rather than belong to one (ACK set).
+    pub syn: bool,
     /// Number of distinct flows.
     pub flows: u64,
     /// Frame length in bytes with FCS; raised to the shortest that holds the headers.
@@ -72,6 +75,7 @@ impl GenSpec {
         };
         GenSpec {
             tcp,
+            syn: false,
             flows: 1000,
             size: 64,
             dst,
@@ -122,6 +126,13 @@ impl GenSpec {
             "smac" => self.smac = mac(key, value)?,
             "dmac" => self.dmac = mac(key, value)?,
             "vlan" => self.vlan = Some(number(key, value)?),
+            "flags" => {
+                self.syn = match value {
+                    "syn" => true,
+                    "ack" => false,
+                    _ => return Err(format!("flags={value} is neither syn nor ack")),
+                }
+            }
             "rate" => self.rate = number(key, value)?,
             "count" => self.count = number(key, value)?,
             "seed" => self.seed = number(key, value)?,
@@ -178,10 +189,13 @@ impl GenSpec {
             frame = frame.vlan(tci);
         }
         frame = frame.ip(src, self.dst);
-        frame = if self.tcp {
-            frame.tcp(sport, self.dport)
-        } else {
-            frame.udp(sport, self.dport)
+        frame = match (self.tcp, self.syn) {
+            (true, false) => frame.tcp(sport, self.dport),
+            (true, true) => frame
+                .tcp(sport, self.dport)
+                .seq(flow as u32, 0)
+                .flags(tcp_flags::SYN),
+            (false, _) => frame.udp(sport, self.dport),
         };
         let headers = frame.build().len();
         frame

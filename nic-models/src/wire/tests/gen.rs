@@ -90,6 +90,7 @@ fn bad_generator_specs_say_what_is_wrong() {
         ("gen:udp4,smac=02:00:00:00:00:01:02", "MAC address"),
         ("gen:udp4,vlan=4095", "reserved"),
         ("gen:udp4,dport=70000", "dport=70000"),
+        ("gen:tcp4,flags=fin", "flags=fin"),
         ("gen:udp4,flows=1000000,size=9000", "1 GiB"),
     ] {
         let message = refused(spec).to_string();
