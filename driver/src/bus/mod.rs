@@ -17,6 +17,8 @@ mod iommu;
 #[cfg(feature = "models")]
 pub mod local;
 mod mapped;
+#[cfg(feature = "models")]
+pub mod model;
 mod registers;
 mod spec;
 pub mod vfio;

@@ -102,6 +102,9 @@ pub fn open(spec: &str) -> Result<Arc<dyn Device>, BusError> {
     match spec.parse()? {
         DeviceSpec::Vfio(bdf) => vfio::open(&bdf),
         DeviceSpec::VfioUser(path) => vfio_user::connect(&path),
+        #[cfg(feature = "models")]
+        DeviceSpec::Model(model) => super::model::spawn(&model),
+        #[cfg(not(feature = "models"))]
         DeviceSpec::Model(_) => Err(BusError::NoModels {
             spec: spec.to_owned(),
         }),
@@ -152,6 +155,7 @@ mod tests {
         assert!(message(&format!("vfio-user:/{}", "a".repeat(107))).contains("107 bytes"));
     }
 
+    #[cfg(not(feature = "models"))]
     #[test]
     fn a_program_without_models_says_how_to_get_them() {
         let message = open("model:ixgbe?wire=null").unwrap_err().to_string();
