@@ -68,7 +68,7 @@ fn ten_thousand_unmaps_and_resets_under_traffic_and_no_write_lands_after_the_ans
         }
         memory.wait_for_traffic(pattern);
         match round % 8 {
-            0 | 1 | 2 => {
+            0..=2 => {
                 client.dma_unmap(IOVA, LEN as u64).accepted();
                 mapped = false;
             }
