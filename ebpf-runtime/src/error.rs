@@ -29,7 +29,7 @@ pub(crate) fn at_line(line: &Option<Box<SourceLine>>) -> String {
 }
 
 /// Why an object or program cannot be loaded. Every message says what was found and what to do next.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum LoadError {
     /// Not an ELF file, cut short, or for another machine.
     #[error("not a loadable BPF object: {0}; compile it with `clang -O2 -g -target bpf -c`")]

@@ -13,17 +13,21 @@
 //! [`Instance::run_batch`]. Nothing in an object is trusted: the interpreter checks every memory access against
 //! the stack, the packet, the map values and the ring-buffer records that the program may reach.
 
+mod check;
 mod error;
+mod helpers;
 mod hint;
-mod xdp;
-
-pub mod object;
-
-mod loader;
-
+mod insn;
 mod instance;
+mod interp;
+mod kfunc;
+mod link;
+mod loader;
 pub mod maps;
+mod mem;
+pub mod object;
 mod program;
+mod xdp;
 
 pub use error::{Errno, Fault, FaultReport, LoadError, SourceLine};
 pub use hint::{HintField, HintKind, HintLayout, HintSource, Loc, Test};

@@ -3,7 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::{LoadError, Map, Object, Program};
+use crate::maps::{MapFlags, MapType};
+use crate::object::mapdefs::ObjectMap;
+use crate::object::{Object, Target};
+use crate::program::Collection;
+use crate::{LoadError, Map, Program, link};
+
+/// Most instructions of all programs of an object together.
+const OBJECT_MAX: usize = 4_000_000;
 
 /// Options of a load; `Loader::new().cpus(4).load(&object)?`.
 #[derive(Debug, Default)]
@@ -45,11 +52,209 @@ impl Loader {
     }
 
     /// Makes the maps and links the programs.
-    pub fn load(self, _object: &Object) -> Result<Loaded, LoadError> {
-        Err(LoadError::Unsupported(
-            "loading objects is not in this build yet".into(),
-        ))
+    ///
+    /// A program that cannot be linked or checked does not make its neighbours unusable: [`Loaded::program`] gives its
+    /// error. Only when no program is left does the load itself fail.
+    pub fn load(self, object: &Object) -> Result<Loaded, LoadError> {
+        let cpus = self.cpus.unwrap_or(1).max(1);
+        self.names_exist(object)?;
+        let mut maps = Vec::new();
+        for (index, wanted) in object.maps.iter().enumerate() {
+            maps.push(match self.reuse.get(&wanted.def.name) {
+                Some(map) => reused(wanted, map)?,
+                None => self.make(object, index, wanted, cpus)?,
+            });
+        }
+        let mut results = Vec::new();
+        let mut total = 0;
+        for (index, function) in object.functions.iter().enumerate().filter(|(_, f)| f.is_program) {
+            let body = link::link(object, index).map(Arc::new);
+            total += body.as_ref().map_or(0, |b| b.insns.len());
+            if total > OBJECT_MAX {
+                return Err(LoadError::Unsupported(format!(
+                    "the object's programs exceed {OBJECT_MAX} instructions"
+                )));
+            }
+            results.push((function.name.clone(), body));
+        }
+        let bodies: Vec<_> = results
+            .iter()
+            .filter_map(|(_, r)| r.as_ref().ok().cloned())
+            .collect();
+        if bodies.is_empty()
+            && let Some((_, Err(first))) = results.first()
+        {
+            return Err(first.clone());
+        }
+        let collection = Arc::new(Collection {
+            maps,
+            _bodies: bodies,
+            cpus,
+        });
+        let made = collection
+            .maps
+            .iter()
+            .filter(|m| !self.reuse.contains_key(m.name()));
+        made.for_each(|map| map.set_owner(&collection));
+
+        let mut programs = Vec::new();
+        let mut refused = Vec::new();
+        for (name, result) in results {
+            match result {
+                Ok(body) => programs.push(Arc::new(Program::new(body, collection.clone()))),
+                Err(error) => refused.push((name, error)),
+            }
+        }
+        let loaded = Loaded {
+            maps: collection
+                .maps
+                .iter()
+                .map(|m| (m.name().to_owned(), m.clone()))
+                .collect(),
+            programs,
+            refused,
+        };
+        self.fill(object, &collection, &loaded)?;
+        Ok(loaded)
     }
+
+    fn names_exist(&self, object: &Object) -> Result<(), LoadError> {
+        let have_maps = || {
+            object
+                .maps
+                .iter()
+                .map(|m| m.def.name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        for name in self.max_entries.keys().chain(self.reuse.keys()) {
+            if !object.maps.iter().any(|m| m.def.name == *name) {
+                return Err(LoadError::NoSuchSymbol {
+                    kind: "map",
+                    name: name.clone(),
+                    have: have_maps(),
+                });
+            }
+        }
+        for (name, value) in &self.globals {
+            let Some(global) = object.globals.iter().find(|g| g.name == *name) else {
+                let have = object
+                    .globals
+                    .iter()
+                    .map(|g| g.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                return Err(LoadError::NoSuchSymbol {
+                    kind: "global variable",
+                    name: name.clone(),
+                    have,
+                });
+            };
+            if global.size != value.len() {
+                return Err(LoadError::GlobalSize {
+                    name: name.clone(),
+                    want: global.size,
+                    got: value.len(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn make(
+        &self,
+        object: &Object,
+        index: usize,
+        wanted: &ObjectMap,
+        cpus: u32,
+    ) -> Result<Arc<Map>, LoadError> {
+        let mut def = wanted.def.clone();
+        if let Some(n) = self.max_entries.get(&def.name) {
+            def.max_entries = *n;
+        }
+        if def.kind == MapType::PerfEventArray && def.max_entries == 0 {
+            def.max_entries = cpus;
+        }
+        if def.kind == MapType::Ringbuf && def.max_entries != 0 {
+            // libbpf rounds ring sizes the same way.
+            def.max_entries = def
+                .max_entries
+                .checked_next_power_of_two()
+                .unwrap_or(u32::MAX)
+                .max(4096);
+        }
+        let map = Arc::new(Map::new(&def, cpus)?);
+        if wanted.data {
+            let mut contents = wanted.initial.clone().unwrap_or_default();
+            contents.resize(def.value_size as usize, 0);
+            for global in object.globals.iter().filter(|g| g.map == index) {
+                if let Some(value) = self.globals.get(&global.name) {
+                    contents[global.offset..global.offset + global.size].copy_from_slice(value);
+                }
+            }
+            let put = map.update(&0u32.to_ne_bytes(), &contents, MapFlags::Any);
+            put.map_err(|e| LoadError::Map {
+                map: def.name.clone(),
+                reason: format!("its contents: {e}"),
+            })?;
+            if def.flags & crate::maps::BPF_F_RDONLY_PROG != 0 {
+                let frozen = map.freeze();
+                frozen.map_err(|e| LoadError::Map {
+                    map: def.name.clone(),
+                    reason: format!("freezing: {e}"),
+                })?;
+            }
+        }
+        Ok(map)
+    }
+
+    /// Entries that maps of maps and program arrays have from the start.
+    fn fill(&self, object: &Object, collection: &Collection, loaded: &Loaded) -> Result<(), LoadError> {
+        for init in &object.inits {
+            let map = &collection.maps[init.map];
+            let result = match &init.target {
+                Target::Map(inner) => {
+                    let inner = &collection.maps[*inner];
+                    map.set_inner(&init.index.to_ne_bytes(), inner, MapFlags::Any)
+                }
+                Target::Code { section, offset } => {
+                    let function = object.function_at(*section, (*offset / 8) as usize);
+                    let name = function.map(|f| object.functions[f].name.as_str());
+                    match loaded.programs.iter().find(|p| Some(p.name()) == name) {
+                        Some(program) => map.set_program(init.index, program),
+                        None => continue,
+                    }
+                }
+                _ => continue,
+            };
+            result.map_err(|e| LoadError::Map {
+                map: map.name().into(),
+                reason: format!("its initial entry {}: {e}", init.index),
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// A map given from outside must be what the object expects.
+fn reused(wanted: &ObjectMap, map: &Arc<Map>) -> Result<Arc<Map>, LoadError> {
+    let (want, have) = (&wanted.def, map.def());
+    let alike = (want.kind, want.key_size, want.value_size) == (have.kind, have.key_size, have.value_size);
+    if alike {
+        return Ok(map.clone());
+    }
+    Err(LoadError::Map {
+        map: want.name.clone(),
+        reason: format!(
+            "the map to reuse is {} {}/{}, the object wants {} {}/{} (type, key and value size)",
+            have.kind.name(),
+            have.key_size,
+            have.value_size,
+            want.kind.name(),
+            want.key_size,
+            want.value_size
+        ),
+    })
 }
 
 /// A loaded object.
@@ -58,6 +263,7 @@ pub struct Loaded {
     /// Its maps by name.
     pub maps: BTreeMap<String, Arc<Map>>,
     programs: Vec<Arc<Program>>,
+    refused: Vec<(String, LoadError)>,
 }
 
 impl Loaded {
@@ -70,30 +276,36 @@ impl Loaded {
                 .collect::<Vec<_>>()
                 .join(", ")
         };
-        match name {
-            Some(wanted) => self
-                .programs
-                .iter()
-                .find(|p| p.name() == wanted)
-                .cloned()
-                .ok_or_else(|| LoadError::NoSuchProgram {
-                    wanted: wanted.into(),
-                    have: have(),
-                }),
-            None => match self.programs.as_slice() {
+        let Some(wanted) = name else {
+            return match self.programs.as_slice() {
                 [one] => Ok(one.clone()),
                 [] => Err(LoadError::NoSuchProgram {
                     wanted: "(any)".into(),
                     have: "none".into(),
                 }),
                 _ => Err(LoadError::AmbiguousProgram { have: have() }),
-            },
+            };
+        };
+        if let Some(program) = self.programs.iter().find(|p| p.name() == wanted) {
+            return Ok(program.clone());
+        }
+        match self.refused.iter().find(|(name, _)| name == wanted) {
+            Some((_, error)) => Err(error.clone()),
+            None => Err(LoadError::NoSuchProgram {
+                wanted: wanted.into(),
+                have: have(),
+            }),
         }
     }
 
-    /// All programs, in file order.
+    /// All programs that can run, in file order.
     pub fn programs(&self) -> &[Arc<Program>] {
         &self.programs
+    }
+
+    /// Programs of the object that cannot run, and why.
+    pub fn refused(&self) -> &[(String, LoadError)] {
+        &self.refused
     }
 
     /// A map by name.

@@ -1,8 +1,11 @@
 //! A loaded program and the engines it can run on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::{Instance, LoadError, Map};
+use crate::insn::Insn;
+use crate::object::btf::{Btf, Lines};
+use crate::{Instance, LoadError, Map, SourceLine};
 
 /// Which engine runs a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -42,39 +45,106 @@ impl std::str::FromStr for EngineKind {
     }
 }
 
+/// The code of one program: its function and every function it calls, in one instruction stream.
+#[derive(Debug)]
+pub(crate) struct Body {
+    pub id: u32,
+    pub name: String,
+    pub section: String,
+    /// Linked instructions. A map reference (`IMM_MAP`, `IMM_MAP_VALUE`) holds an index in [`Collection::maps`] and, in
+    /// its second slot, an offset; a function reference (`IMM_FUNC`) holds an absolute instruction.
+    pub insns: Vec<Insn>,
+    /// First instruction and end of each function, the program's own first.
+    pub functions: Vec<(usize, usize)>,
+    pub lines: Lines,
+    pub btf: Arc<Btf>,
+}
+
+impl Body {
+    /// A number no other program of this process has.
+    pub fn next_id() -> u32 {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The source line of an instruction, when the object tells.
+    pub fn line(&self, insn: usize) -> Option<SourceLine> {
+        self.lines.at(insn, &self.btf)
+    }
+}
+
+/// What one load of an object made: its maps and the programs that share them.
+#[derive(Debug)]
+pub(crate) struct Collection {
+    pub maps: Vec<Arc<Map>>,
+    /// Keeps the code alive that program arrays only point to.
+    pub _bodies: Vec<Arc<Body>>,
+    pub cpus: u32,
+}
+
 /// A linked program with its maps, shared by all workers that run it.
 #[derive(Debug)]
 pub struct Program {
-    name: String,
-    section: String,
-    frags: bool,
-    maps: Vec<Arc<Map>>,
+    body: Arc<Body>,
+    collection: Arc<Collection>,
 }
 
 impl Program {
+    pub(crate) fn new(body: Arc<Body>, collection: Arc<Collection>) -> Program {
+        Program { body, collection }
+    }
+
+    pub(crate) fn body(&self) -> &Arc<Body> {
+        &self.body
+    }
+
+    pub(crate) fn collection(&self) -> &Arc<Collection> {
+        &self.collection
+    }
+
+    /// A number that no other program of this process has.
+    pub fn id(&self) -> u32 {
+        self.body.id
+    }
+
     /// Function name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.body.name
     }
 
     /// ELF section it came from.
     pub fn section(&self) -> &str {
-        &self.section
+        &self.body.section
     }
 
     /// Whether it is marked `xdp.frags`: only such programs may be given frames of several buffers.
     pub fn frags(&self) -> bool {
-        self.frags
+        let section = self.section();
+        section == "xdp.frags" || section.starts_with("xdp.frags/")
+    }
+
+    /// Instruction slots of the linked program.
+    pub fn instructions(&self) -> usize {
+        self.body.insns.len()
     }
 
     /// The maps its object has.
     pub fn maps(&self) -> Vec<Arc<Map>> {
-        self.maps.clone()
+        self.collection.maps.clone()
     }
 
     /// Engine state for one worker; `worker` is what `bpf_get_smp_processor_id` returns and which value of a per-CPU map
     /// the program sees, so it must be below the loader's `cpus`.
-    pub fn instance(self: &Arc<Self>, engine: EngineKind, _worker: u32) -> Result<Instance, LoadError> {
-        Err(LoadError::EngineUnavailable(engine.name()))
+    pub fn instance(self: &Arc<Self>, engine: EngineKind, worker: u32) -> Result<Instance, LoadError> {
+        if engine != EngineKind::Interp {
+            return Err(LoadError::EngineUnavailable(engine.name()));
+        }
+        if worker >= self.collection.cpus {
+            return Err(LoadError::Unsupported(format!(
+                "worker {worker} of a program loaded for {} workers; give Loader::cpus the number of workers",
+                self.collection.cpus
+            )));
+        }
+        Ok(Instance::new(self, worker))
     }
 }

@@ -1,12 +1,51 @@
-//! What an ELF object says: programs, maps, globals. Nothing here allocates more than the file's own size.
+//! What an ELF object says: programs, maps, globals. Memory and time stay in proportion to the file's size.
 
+pub(crate) mod btf;
+pub(crate) mod mapdefs;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use object::elf::{
+    EM_BPF, EM_NONE, FileHeader64, SHF_EXECINSTR, SHN_COMMON, SHN_UNDEF, SHT_NOBITS, SHT_PROGBITS,
+};
+use object::read::elf::{FileHeader, Rel, SectionHeader, Sym};
+use object::{LittleEndian, elf};
+
+use crate::insn::{Insn, SLOT, decode_all};
 use crate::{LoadError, MapDef};
+use btf::{Btf, Lines};
+use mapdefs::{ObjectMap, btf_map, data_map, is_data, legacy_map};
+
+/// Largest object read, in bytes.
+const FILE_MAX: usize = 64 << 20;
+/// Largest data section, in bytes.
+const DATA_MAX: u64 = 16 << 20;
+/// Most sections and symbols in an object.
+const SECTIONS_MAX: usize = 4096;
+const SYMBOLS_MAX: usize = 1 << 18;
+/// Most maps in an object.
+const MAPS_MAX: usize = 4096;
+/// Most functions in an object.
+const FUNCTIONS_MAX: usize = 4096;
+
+// Relocation types of the BPF ELF ABI (Documentation/bpf/llvm_reloc.rst).
+const R_BPF_64_64: u32 = 1;
+const R_BPF_64_ABS64: u32 = 2;
+const R_BPF_64_32: u32 = 10;
 
 /// A parsed object file.
 #[derive(Debug)]
 pub struct Object {
     programs: Vec<ProgramInfo>,
-    maps: Vec<MapDef>,
+    defs: Vec<MapDef>,
+    pub(crate) maps: Vec<ObjectMap>,
+    pub(crate) code: Vec<Code>,
+    pub(crate) functions: Vec<Function>,
+    pub(crate) globals: Vec<Global>,
+    pub(crate) inits: Vec<MapInit>,
+    pub(crate) btf: Arc<Btf>,
+    starts: HashMap<(usize, usize), usize>,
 }
 
 /// A program of an object, as the file names it.
@@ -18,12 +57,86 @@ pub struct ProgramInfo {
     pub section: String,
 }
 
+/// An executable section.
+#[derive(Debug)]
+pub(crate) struct Code {
+    /// ELF section index.
+    pub section: usize,
+    pub name: String,
+    pub insns: Vec<Insn>,
+    pub relocs: HashMap<usize, Target>,
+    pub lines: Lines,
+}
+
+/// A function symbol.
+#[derive(Debug)]
+pub(crate) struct Function {
+    pub name: String,
+    /// Index in [`Object::code`].
+    pub code: usize,
+    /// First instruction and how many.
+    pub start: usize,
+    pub len: usize,
+    pub is_program: bool,
+}
+
+/// What a relocation refers to.
+#[derive(Debug, Clone)]
+pub(crate) enum Target {
+    /// A map, by index in [`Object::maps`].
+    Map(usize),
+    /// A place in a data section, to which the instruction's own immediate is added.
+    Data { map: usize, offset: u64 },
+    /// A place in an executable section, likewise.
+    Code { section: usize, offset: u64 },
+    /// A symbol that is not in the object.
+    Extern { name: String, weak: bool },
+}
+
+/// A global variable.
+#[derive(Debug)]
+pub(crate) struct Global {
+    pub name: String,
+    pub map: usize,
+    pub offset: usize,
+    pub size: usize,
+}
+
+/// An entry that a map of maps or a program array has from the start.
+#[derive(Debug)]
+pub(crate) struct MapInit {
+    pub map: usize,
+    pub index: u32,
+    pub target: Target,
+}
+
+fn bad(what: impl Into<String>) -> LoadError {
+    LoadError::Elf(what.into())
+}
+
+struct Symbol {
+    name: String,
+    section: usize,
+    value: u64,
+    size: u64,
+    kind: elf::SymbolType,
+    global: bool,
+    weak: bool,
+}
+
+type Header = FileHeader64<LittleEndian>;
+
 impl Object {
     /// Parses an ELF object made by `clang -target bpf`.
-    pub fn parse(_bytes: &[u8]) -> Result<Object, LoadError> {
-        Err(LoadError::Unsupported(
-            "loading objects is not in this build yet".into(),
-        ))
+    pub fn parse(bytes: &[u8]) -> Result<Object, LoadError> {
+        if bytes.len() > FILE_MAX {
+            return Err(bad(format!(
+                "{} bytes are more than the limit of {FILE_MAX}",
+                bytes.len()
+            )));
+        }
+        let aligned = Aligned::new(bytes);
+        parse(aligned.bytes())
     }
 
     /// The programs, in file order.
@@ -31,8 +144,413 @@ impl Object {
         &self.programs
     }
 
+    /// The function that begins at an instruction of an ELF section.
+    pub(crate) fn function_at(&self, section: usize, insn: usize) -> Option<usize> {
+        self.starts.get(&(section, insn)).copied()
+    }
+
     /// The maps the object defines, its global data included.
     pub fn maps(&self) -> &[MapDef] {
-        &self.maps
+        &self.defs
     }
+}
+
+/// A copy of the file at an address that ELF structs can be read from.
+struct Aligned(Vec<u64>, usize);
+
+impl Aligned {
+    fn new(bytes: &[u8]) -> Aligned {
+        let mut words = Vec::with_capacity(bytes.len().div_ceil(8));
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            words.push(u64::from_ne_bytes(word));
+        }
+        Aligned(words, bytes.len())
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &object::pod::bytes_of_slice(&self.0)[..self.1]
+    }
+}
+
+fn parse(data: &[u8]) -> Result<Object, LoadError> {
+    let header = Header::parse(data).map_err(|e| bad(format!("{e}")))?;
+    let endian = LittleEndian;
+    header
+        .endian()
+        .map_err(|_| bad("it is big-endian; use -target bpfel"))?;
+    let machine = header.e_machine(endian);
+    if machine != EM_BPF && machine != EM_NONE {
+        return Err(bad(format!("ELF machine {machine} is not BPF (247)")));
+    }
+    let sections = header
+        .sections(endian, data)
+        .map_err(|e| bad(format!("section headers: {e}")))?;
+    let name_of = |s: &elf::SectionHeader64<LittleEndian>| {
+        sections
+            .section_name(endian, s)
+            .map(|n| String::from_utf8_lossy(n).into_owned())
+            .unwrap_or_default()
+    };
+    let contents = |s: &elf::SectionHeader64<LittleEndian>| {
+        s.data(endian, data)
+            .map_err(|e| bad(format!("section `{}`: {e}", name_of(s))))
+    };
+
+    let table = sections
+        .symbols(endian, data, elf::SHT_SYMTAB)
+        .map_err(|e| bad(format!("symbol table: {e}")))?;
+    if sections.len() > SECTIONS_MAX || table.len() > SYMBOLS_MAX {
+        return Err(bad(format!(
+            "{} sections and {} symbols are too many",
+            sections.len(),
+            table.len()
+        )));
+    }
+    let mut symbols = Vec::new();
+    for sym in table.iter() {
+        let name = sym
+            .name(endian, table.strings())
+            .map_err(|e| bad(format!("symbol name: {e}")))?;
+        symbols.push(Symbol {
+            name: String::from_utf8_lossy(name).into_owned(),
+            section: usize::from(sym.st_shndx(endian).0),
+            value: sym.st_value(endian),
+            size: sym.st_size(endian),
+            kind: sym.st_type(),
+            global: sym.st_bind() != elf::STB_LOCAL,
+            weak: sym.st_bind() == elf::STB_WEAK,
+        });
+    }
+
+    let find = |wanted: &str| sections.iter().find(|s| name_of(s) == wanted);
+    let btf = match find(".BTF") {
+        Some(s) => Btf::parse(contents(s)?)?,
+        None => Btf::default(),
+    };
+    let mut lines = match find(".BTF.ext") {
+        Some(s) => btf::parse_lines(contents(s)?, &btf)?,
+        None => HashMap::new(),
+    };
+
+    let mut maps: Vec<ObjectMap> = Vec::new();
+    let mut code = Vec::new();
+    for (index, section) in sections.iter().enumerate() {
+        let name = name_of(section);
+        let kind = section.sh_type(endian);
+        let size = section.sh_size(endian);
+        if kind == SHT_PROGBITS && section.sh_flags(endian).0 & SHF_EXECINSTR.0 != 0 && size > 0 {
+            let bytes = contents(section)?;
+            if !bytes.len().is_multiple_of(SLOT) {
+                return Err(bad(format!(
+                    "section `{name}`: {} bytes are no whole number of instructions",
+                    size
+                )));
+            }
+            let lines = lines.remove(&name).unwrap_or_default();
+            code.push(Code {
+                section: index,
+                name,
+                insns: decode_all(bytes),
+                relocs: HashMap::new(),
+                lines,
+            });
+        } else if name == ".maps" {
+            let len = size;
+            let here: HashMap<&str, &Symbol> = symbols
+                .iter()
+                .filter(|s| s.section == index)
+                .map(|s| (s.name.as_str(), s))
+                .collect();
+            for (var, ty) in btf.section_vars(".maps").into_iter().take(MAPS_MAX) {
+                let symbol = here
+                    .get(var.as_str())
+                    .ok_or_else(|| bad(format!("map `{var}` has no symbol")))?;
+                if symbol.value > len {
+                    return Err(bad(format!("map `{var}` lies outside its section")));
+                }
+                let parsed = btf_map(&btf, &var, ty, false)?;
+                maps.push(ObjectMap {
+                    def: parsed.def,
+                    section: index,
+                    offset: symbol.value,
+                    initial: None,
+                    data: false,
+                    inner: parsed.inner,
+                    values_at: parsed.values_at,
+                    pin_by_name: parsed.pin_by_name,
+                });
+            }
+            if len > 0 && !maps.iter().any(|m| m.section == index) {
+                return Err(bad("section `.maps` without BTF; compile with -g"));
+            }
+        } else if name == "maps" {
+            legacy_section(index, contents(section)?, &symbols, &mut maps)?;
+        } else if is_data(&name) && size > 0 {
+            if size > DATA_MAX {
+                return Err(bad(format!(
+                    "section `{name}`: {size} bytes are more than the limit of {DATA_MAX}"
+                )));
+            }
+            let initial = if kind == SHT_NOBITS {
+                None
+            } else {
+                Some(contents(section)?.to_vec())
+            };
+            maps.push(ObjectMap {
+                def: data_map(&name, size as u32),
+                section: index,
+                offset: 0,
+                initial,
+                data: true,
+                inner: None,
+                values_at: None,
+                pin_by_name: false,
+            });
+        }
+    }
+
+    let places = Places::new(&maps, &code);
+    let mut inits = Vec::new();
+    for section in sections.iter() {
+        let Some((rels, _)) = section
+            .rel(endian, data)
+            .map_err(|e| bad(format!("relocations: {e}")))?
+        else {
+            continue;
+        };
+        let applies_to = section.sh_info(endian) as usize;
+        let at = places.code.get(&applies_to).copied();
+        let is_maps = maps
+            .iter()
+            .any(|m| m.section == applies_to && m.values_at.is_some());
+        if at.is_none() && !is_maps {
+            continue;
+        }
+        for rel in rels {
+            let (kind, sym) = (rel.r_type(endian).0, rel.r_sym(endian) as usize);
+            let offset = rel.r_offset(endian);
+            let symbol = symbols
+                .get(sym)
+                .ok_or_else(|| bad(format!("relocation to symbol {sym}")))?;
+            let target = || {
+                places.target_of(symbol).ok_or_else(|| LoadError::Relocation {
+                    section: at.map(|i| code[i].name.clone()).unwrap_or_else(|| ".maps".into()),
+                    insn: offset as usize / SLOT,
+                    reason: format!(
+                        "refers to `{}`, which is neither map, variable nor function",
+                        symbol.name
+                    ),
+                })
+            };
+            match at {
+                Some(i) if matches!(kind, R_BPF_64_64 | R_BPF_64_32) => {
+                    let target = target()?;
+                    code[i].relocs.insert(offset as usize / SLOT, target);
+                }
+                None if kind == R_BPF_64_ABS64 => {
+                    if let Some((map, index)) = slot_of(&maps, applies_to, offset) {
+                        inits.push(MapInit {
+                            map,
+                            index,
+                            target: target()?,
+                        });
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    let functions = functions(&symbols, &code, &places)?;
+    let programs = functions
+        .iter()
+        .filter(|f| f.is_program)
+        .map(|f| ProgramInfo {
+            name: f.name.clone(),
+            section: code[f.code].name.clone(),
+        })
+        .collect();
+    let globals = symbols
+        .iter()
+        .filter(|s| s.kind == elf::STT_OBJECT && !s.name.is_empty())
+        .filter_map(|s| {
+            let map = *places.data.get(&s.section)?;
+            let end = s.value.checked_add(s.size)?;
+            (end <= u64::from(maps[map].def.value_size)).then(|| Global {
+                name: s.name.clone(),
+                map,
+                offset: s.value as usize,
+                size: s.size as usize,
+            })
+        })
+        .collect();
+    let defs = maps.iter().map(|m| m.def.clone()).collect();
+    let starts = functions
+        .iter()
+        .enumerate()
+        .map(|(i, f)| ((code[f.code].section, f.start), i))
+        .collect();
+    Ok(Object {
+        programs,
+        defs,
+        maps,
+        code,
+        functions,
+        globals,
+        inits,
+        btf: Arc::new(btf),
+        starts,
+    })
+}
+
+/// Definitions in a `maps` section: the symbols divide it into equal parts.
+fn legacy_section(
+    index: usize,
+    bytes: &[u8],
+    symbols: &[Symbol],
+    maps: &mut Vec<ObjectMap>,
+) -> Result<(), LoadError> {
+    let mut here: Vec<&Symbol> = symbols
+        .iter()
+        .filter(|s| s.section == index && s.kind != elf::STT_SECTION && !s.name.is_empty())
+        .collect();
+    here.sort_by_key(|s| s.value);
+    here.dedup_by_key(|s| s.value);
+    for (i, symbol) in here.iter().enumerate() {
+        let start = symbol.value as usize;
+        let end = here.get(i + 1).map_or(bytes.len(), |next| next.value as usize);
+        let part = bytes
+            .get(start..end)
+            .ok_or_else(|| bad(format!("map `{}` lies outside", symbol.name)))?;
+        maps.push(ObjectMap {
+            def: legacy_map(&symbol.name, part)?,
+            section: index,
+            offset: symbol.value,
+            initial: None,
+            data: false,
+            inner: None,
+            values_at: None,
+            pin_by_name: false,
+        });
+    }
+    Ok(())
+}
+
+/// What lies where, for relocations.
+struct Places {
+    data: HashMap<usize, usize>,
+    maps: HashMap<(usize, u64), usize>,
+    code: HashMap<usize, usize>,
+}
+
+impl Places {
+    fn new(maps: &[ObjectMap], code: &[Code]) -> Places {
+        let indexed = || maps.iter().enumerate();
+        Places {
+            data: indexed()
+                .filter(|(_, m)| m.data)
+                .map(|(i, m)| (m.section, i))
+                .collect(),
+            maps: indexed()
+                .filter(|(_, m)| !m.data)
+                .map(|(i, m)| ((m.section, m.offset), i))
+                .collect(),
+            code: code.iter().enumerate().map(|(i, c)| (c.section, i)).collect(),
+        }
+    }
+
+    fn target_of(&self, symbol: &Symbol) -> Option<Target> {
+        if symbol.section == usize::from(SHN_UNDEF.0) {
+            return Some(Target::Extern {
+                name: symbol.name.clone(),
+                weak: symbol.weak,
+            });
+        }
+        if symbol.section == usize::from(SHN_COMMON.0) {
+            return None;
+        }
+        if let Some(map) = self.data.get(&symbol.section) {
+            return Some(Target::Data {
+                map: *map,
+                offset: symbol.value,
+            });
+        }
+        if let Some(map) = self.maps.get(&(symbol.section, symbol.value)) {
+            return Some(Target::Map(*map));
+        }
+        self.code.contains_key(&symbol.section).then_some(Target::Code {
+            section: symbol.section,
+            offset: symbol.value,
+        })
+    }
+}
+
+/// Which entry of which map's `values` lies at an offset of `.maps`.
+fn slot_of(maps: &[ObjectMap], section: usize, offset: u64) -> Option<(usize, u32)> {
+    let (at, map) = maps
+        .iter()
+        .enumerate()
+        .filter(|(_, m)| m.section == section && m.offset <= offset)
+        .max_by_key(|(_, m)| m.offset)?;
+    let within = offset.checked_sub(map.offset)?.checked_sub(map.values_at?)?;
+    Some((at, u32::try_from(within / 8).ok()?))
+}
+
+/// Functions by their symbols. Global functions outside `.text` are programs; those in `.text` are only if the object has
+/// no others (libbpf's rule).
+fn functions(symbols: &[Symbol], code: &[Code], places: &Places) -> Result<Vec<Function>, LoadError> {
+    let mut out: Vec<Function> = Vec::new();
+    for symbol in symbols {
+        // Old compilers left functions untyped; labels of theirs are local.
+        let is_function = symbol.kind == elf::STT_FUNC || (symbol.kind == elf::STT_NOTYPE && symbol.global);
+        let Some(at) = places.code.get(&symbol.section).copied() else {
+            continue;
+        };
+        if !is_function {
+            continue;
+        }
+        let total = code[at].insns.len();
+        let start = symbol.value as usize / SLOT;
+        if !symbol.value.is_multiple_of(SLOT as u64) || start >= total {
+            return Err(bad(format!(
+                "function `{}` begins outside its section",
+                symbol.name
+            )));
+        }
+        let len = symbol.size as usize / SLOT;
+        if len > total - start {
+            return Err(bad(format!(
+                "function `{}` ends outside its section",
+                symbol.name
+            )));
+        }
+        let is_program = symbol.global && code[at].name != ".text";
+        out.push(Function {
+            name: symbol.name.clone(),
+            code: at,
+            start,
+            len,
+            is_program,
+        });
+        if out.len() > FUNCTIONS_MAX {
+            return Err(bad(format!("more than {FUNCTIONS_MAX} functions")));
+        }
+    }
+    out.sort_by_key(|f| (f.code, f.start));
+    // Symbols without a size reach to the next one.
+    for i in 0..out.len() {
+        if out[i].len == 0 {
+            let end = match out.get(i + 1) {
+                Some(next) if next.code == out[i].code => next.start,
+                _ => code[out[i].code].insns.len(),
+            };
+            out[i].len = end.saturating_sub(out[i].start);
+        }
+    }
+    if !out.iter().any(|f| f.is_program) {
+        out.iter_mut().for_each(|f| f.is_program = true);
+    }
+    Ok(out)
 }

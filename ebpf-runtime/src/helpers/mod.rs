@@ -1,0 +1,232 @@
+//! Helpers and kfuncs: what a program can call. Numbers and meanings are those of `enum bpf_func_id` in linux/bpf.h
+//! and of bpf-helpers(7); results that are errors are negative error numbers, as there.
+
+mod clock;
+mod csum;
+mod map;
+mod names;
+mod packet;
+mod text;
+
+use crate::interp::{Core, Then, errno};
+use crate::kfunc::Kfunc;
+use crate::{Errno, Fault, HintKind, XdpBuff};
+
+/// What a call leads to.
+pub(crate) enum Outcome {
+    /// r0.
+    Value(u64),
+    /// `bpf_tail_call`.
+    TailCall { map: u64, index: u32 },
+    /// A callback runs, perhaps often.
+    Repeat(Then),
+}
+
+/// Whether a helper can be called.
+pub(crate) enum Support {
+    Yes,
+    No {
+        name: &'static str,
+        reason: &'static str,
+    },
+}
+
+/// Longest loop of `bpf_loop` (`BPF_MAX_LOOPS`).
+const MAX_LOOPS: u64 = 1 << 23;
+
+/// Looks a helper up by its number.
+pub(crate) fn support(id: i32) -> Support {
+    let name = usize::try_from(id)
+        .ok()
+        .and_then(|id| names::NAMES.get(id).copied())
+        .unwrap_or("unknown");
+    match id {
+        1..=3
+        | 5..=8
+        | 12
+        | 23
+        | 28
+        | 44
+        | 51
+        | 54
+        | 65
+        | 93
+        | 94
+        | 118
+        | 125
+        | 160
+        | 164
+        | 177
+        | 181
+        | 182
+        | 188
+        | 189
+        | 190
+        | 195
+        | 208 => Support::Yes,
+        69 | 163 => Support::No {
+            name,
+            reason: "needs a snapshot of the host's routes, which this runtime does not keep yet; route in the program or pass the frame on",
+        },
+        25 | 130..=134 => Support::No {
+            name,
+            reason: "needs a ring buffer, which this build does not have yet",
+        },
+        _ if name == "unknown" => Support::No {
+            name,
+            reason: "is not in the kernel's table of helpers",
+        },
+        _ => Support::No {
+            name,
+            reason: "is not available to XDP programs here; see the list of helpers in the docs",
+        },
+    }
+}
+
+/// Calls a helper.
+#[inline]
+pub(crate) fn call(id: i32, core: &mut Core, a: [u64; 5], buf: &mut XdpBuff<'_>) -> Result<Outcome, Fault> {
+    let value = match id {
+        1 => map::lookup(core, buf, a)?,
+        2 => map::update(core, buf, a)?,
+        3 => map::delete(core, buf, a)?,
+        5 => clock::monotonic(core),
+        6 => text::trace_printk(core, buf, a)?,
+        7 => u64::from(clock::random(core)),
+        8 => u64::from(core.worker),
+        12 => {
+            return Ok(Outcome::TailCall {
+                map: a[1],
+                index: a[2] as u32,
+            });
+        }
+        23 => packet::redirect(core, a),
+        28 => csum::diff(core, buf, a)?,
+        44 => packet::adjust_head(buf, a),
+        51 => packet::redirect_map(core, a)?,
+        54 => packet::adjust_meta(buf, a),
+        65 => packet::adjust_tail(buf, a),
+        93 => map::spin_lock(core, buf, a[0])?,
+        94 => map::spin_unlock(core, buf, a[0])?,
+        118 => clock::jiffies(core),
+        125 => clock::boottime(core),
+        160 => clock::monotonic(core),
+        164 => {
+            let callback = callback(a[1])?;
+            if a[3] != 0 {
+                return Ok(Outcome::Value(errno(Errno::INVAL)));
+            }
+            core.space.map(a[0])?;
+            return Ok(Outcome::Repeat(Then::ForEach {
+                map: a[0],
+                next: 0,
+                seen: 0,
+                callback,
+                ctx: a[2],
+            }));
+        }
+        177 => text::trace_vprintk(core, buf, a)?,
+        181 => {
+            let callback = callback(a[1])?;
+            match (a[3], a[0] as u32) {
+                (0, count) if u64::from(count) <= MAX_LOOPS => {
+                    return Ok(Outcome::Repeat(Then::Loop {
+                        index: 0,
+                        count,
+                        callback,
+                        ctx: a[2],
+                    }));
+                }
+                (0, _) => errno(Errno::TOOBIG),
+                _ => errno(Errno::INVAL),
+            }
+        }
+        182 => text::strncmp(core, buf, a)?,
+        188 => buf.len() as u64,
+        189 => packet::load_bytes(core, buf, a)?,
+        190 => packet::store_bytes(core, buf, a)?,
+        195 => map::lookup_percpu(core, buf, a)?,
+        208 => clock::tai(core),
+        _ => return Err(Fault::HelperArgument),
+    };
+    Ok(Outcome::Value(value))
+}
+
+fn callback(addr: u64) -> Result<usize, Fault> {
+    crate::mem::space::func_pc(addr)
+        .map(|pc| pc as usize)
+        .ok_or(Fault::HelperArgument)
+}
+
+/// The next entry of a map for `bpf_for_each_map_elem`: its position and the addresses of its key and value.
+pub(crate) fn entry(core: &mut Core, map: u64, next: u32) -> Result<Option<(u32, u64, u64)>, Fault> {
+    let Some((at, key, value)) = core.space.map(map)?.entry_from(next, core.worker) else {
+        return Ok(None);
+    };
+    let key = match key {
+        Some(range) => core.space.remember(range),
+        None => core.space.index_key(at),
+    };
+    let value = core.space.remember(value);
+    Ok(Some((at, key, value)))
+}
+
+/// Takes back what a program that ended did not give back.
+pub(crate) fn release(core: &mut Core, buf: &mut XdpBuff<'_>) {
+    if let Some(addr) = core.lock.take() {
+        // The value it lies in may be gone from its map, but stays memory.
+        let _ = core.space.store::<4>(buf, addr, 0);
+    }
+}
+
+/// Calls a kfunc. Metadata that the queue does not deliver is `-ENODATA`; a layout that has no such field at all is
+/// `-EOPNOTSUPP` (net/core/xdp.c, "XDP RX metadata").
+pub(crate) fn kfunc(id: i64, core: &mut Core, a: [u64; 5], buf: &mut XdpBuff<'_>) -> Result<u64, Fault> {
+    let kfunc = Kfunc::by_id(id);
+    if kfunc == Kfunc::Missing || a[0] != crate::mem::space::CTX_ADDR {
+        return Err(Fault::HelperArgument);
+    }
+    let read = |kind| match core.hints.field(kind) {
+        None => Err(Errno::OPNOTSUPP),
+        Some(_) => core
+            .hints
+            .read(kind, crate::mem::packet::hints(buf))
+            .ok_or(Errno::NODATA),
+    };
+    let result = match kfunc {
+        Kfunc::RxHash => {
+            let hash = read(HintKind::RxHash).map(|hash| (hash, read(HintKind::RxHashType).unwrap_or(0)));
+            match hash {
+                Ok((hash, kind)) => {
+                    core.space.store::<4>(buf, a[1], hash)?;
+                    core.space.store::<4>(buf, a[2], kind)?;
+                    Ok(())
+                }
+                Err(e) => Err(e),
+            }
+        }
+        Kfunc::RxTimestamp => match read(HintKind::RxTimestamp) {
+            Ok(stamp) => {
+                core.space.store::<8>(buf, a[1], stamp)?;
+                Ok(())
+            }
+            Err(e) => Err(e),
+        },
+        Kfunc::RxVlanTag | Kfunc::Missing => match read(HintKind::VlanTci) {
+            Ok(tci) => {
+                let proto = read(HintKind::VlanProto).unwrap_or(0x8100);
+                core.space
+                    .store::<2>(buf, a[1], u64::from((proto as u16).to_be()))?;
+                core.space.store::<2>(buf, a[2], tci)?;
+                Ok(())
+            }
+            Err(e) => Err(e),
+        },
+    };
+    Ok(result.map_or_else(errno, |()| 0))
+}
+
+/// A result as helpers return it.
+fn code(result: Result<(), Errno>) -> u64 {
+    result.map_or_else(errno, |()| 0)
+}

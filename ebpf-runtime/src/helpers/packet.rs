@@ -1,0 +1,132 @@
+//! Helpers about the frame: its edges, its bytes, where it goes.
+
+use crate::interp::{Core, errno};
+use crate::maps::MapType;
+use crate::mem::packet;
+use crate::{Errno, Fault, Redirect, RedirectKind, XdpAction, XdpBuff};
+
+/// `BPF_F_BROADCAST`.
+const BROADCAST: u64 = 1 << 3;
+/// `BPF_F_EXCLUDE_INGRESS`.
+const EXCLUDE_INGRESS: u64 = 1 << 4;
+/// Largest offset and length of `bpf_xdp_load_bytes` (net/core/filter.c, `bpf_xdp_pointer`).
+const REACH: u64 = 0xffff;
+
+const ABORTED: u64 = XdpAction::Aborted as u64;
+const REDIRECT: u64 = XdpAction::Redirect as u64;
+
+/// `bpf_xdp_adjust_head`.
+pub(super) fn adjust_head(buf: &mut XdpBuff<'_>, a: [u64; 5]) -> u64 {
+    super::code(packet::adjust_head(buf, a[1] as i32))
+}
+
+/// `bpf_xdp_adjust_meta`.
+pub(super) fn adjust_meta(buf: &mut XdpBuff<'_>, a: [u64; 5]) -> u64 {
+    super::code(packet::adjust_meta(buf, a[1] as i32))
+}
+
+/// `bpf_xdp_adjust_tail`.
+pub(super) fn adjust_tail(buf: &mut XdpBuff<'_>, a: [u64; 5]) -> u64 {
+    super::code(packet::adjust_tail(buf, a[1] as i32))
+}
+
+/// `bpf_redirect(ifindex, flags)`.
+pub(super) fn redirect(core: &mut Core, a: [u64; 5]) -> u64 {
+    if a[1] != 0 {
+        return ABORTED;
+    }
+    core.redirect = Redirect {
+        kind: RedirectKind::Ifindex,
+        target: a[0] as u32,
+        map: 0,
+        flags: 0,
+    };
+    REDIRECT
+}
+
+/// `bpf_redirect_map(map, key, flags)`: the low two bits of `flags` are what to return when there is no such entry.
+pub(super) fn redirect_map(core: &mut Core, a: [u64; 5]) -> Result<u64, Fault> {
+    let [map, index, flags, ..] = a;
+    let map = core.space.map(map)?;
+    let index = index as u32;
+    let kind = match map.kind() {
+        MapType::Devmap | MapType::DevmapHash => RedirectKind::Ifindex,
+        MapType::Cpumap => RedirectKind::Cpu,
+        MapType::Xskmap => RedirectKind::Xsk,
+        _ => return Err(Fault::HelperArgument),
+    };
+    let extra = if kind == RedirectKind::Ifindex {
+        BROADCAST | EXCLUDE_INGRESS
+    } else {
+        0
+    };
+    if flags & !(3 | extra) != 0 {
+        return Ok(ABORTED);
+    }
+    let target = map.target(index);
+    let redirect = Redirect {
+        kind,
+        target: 0,
+        map: map.id(),
+        flags: flags as u32,
+    };
+    core.redirect = match (target, kind) {
+        _ if flags & BROADCAST != 0 => Redirect {
+            kind: RedirectKind::Broadcast,
+            ..redirect
+        },
+        (None, _) => {
+            core.redirect = Redirect::default();
+            return Ok(flags & 3);
+        }
+        (Some(ifindex), RedirectKind::Ifindex) => Redirect {
+            target: ifindex,
+            ..redirect
+        },
+        (Some(_), _) => Redirect {
+            target: index,
+            ..redirect
+        },
+    };
+    Ok(REDIRECT)
+}
+
+/// Checks offset and length of a copy against the frame.
+fn part(buf: &XdpBuff<'_>, offset: u64, len: u64) -> Result<std::ops::Range<usize>, Errno> {
+    let (offset, len) = (u64::from(offset as u32), u64::from(len as u32));
+    if offset > REACH || len > REACH {
+        return Err(Errno::FAULT);
+    }
+    let (start, end) = (offset as usize, (offset + len) as usize);
+    if end > buf.len() {
+        Err(Errno::INVAL)
+    } else {
+        Ok(start..end)
+    }
+}
+
+/// `bpf_xdp_load_bytes(ctx, offset, to, len)`.
+pub(super) fn load_bytes(core: &mut Core, buf: &mut XdpBuff<'_>, a: [u64; 5]) -> Result<u64, Fault> {
+    let part = match part(buf, a[1], a[3]) {
+        Ok(part) => part,
+        Err(e) => return Ok(errno(e)),
+    };
+    let Core { space, bytes, .. } = core;
+    let copy = bytes.get_mut(..part.len()).ok_or(Fault::HelperArgument)?;
+    copy.copy_from_slice(&packet::bytes(buf)[part]);
+    space.write(buf, a[2], copy)?;
+    Ok(0)
+}
+
+/// `bpf_xdp_store_bytes(ctx, offset, from, len)`.
+pub(super) fn store_bytes(core: &mut Core, buf: &mut XdpBuff<'_>, a: [u64; 5]) -> Result<u64, Fault> {
+    let part = match part(buf, a[1], a[3]) {
+        Ok(part) => part,
+        Err(e) => return Ok(errno(e)),
+    };
+    let Core { space, bytes, .. } = core;
+    let copy = bytes.get_mut(..part.len()).ok_or(Fault::HelperArgument)?;
+    space.read(buf, a[2], copy)?;
+    packet::bytes_mut(buf)[part].copy_from_slice(copy);
+    Ok(0)
+}

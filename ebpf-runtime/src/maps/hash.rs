@@ -1,0 +1,573 @@
+//! `HASH`, `PERCPU_HASH` and the LRU ones: chained buckets over preallocated elements.
+//!
+//! Readers take no lock. Each bucket has a sequence number that is odd while somebody changes the bucket's chain; a
+//! reader that walked a chain looks at the number again and starts over when it moved. A writer holds only its key's
+//! bucket. Elements live in one arena and are found by index, so a reader that strays onto an element being reused
+//! reads stale numbers, never other memory, and then notices.
+//!
+//! As in the kernel (kernel/bpf/hashtab.c), replacing a value gives the key a new element, so readers see the old
+//! value or the new one; a pointer a program still holds to the old one stays readable. Per-CPU values are written in
+//! place. An LRU map that is full evicts by second chance: a hand sweeps the elements, passes over those looked up
+//! since its last visit, and takes the first other.
+
+use std::io;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU32, AtomicU64, fence};
+
+use super::{MapDef, MapFlags, bounded, pad8};
+use crate::Errno;
+use crate::mem::arena::{Arena, Range};
+
+// Element header.
+const NEXT: usize = 0;
+const HASH: usize = 4;
+const STATE: usize = 8;
+const KEY: usize = 16;
+
+// Element states.
+const FREE: u32 = 0;
+const LIVE: u32 = 1;
+/// Live, and looked up since the hand last passed.
+const SEEN: u32 = 3;
+
+/// Elements beyond `max_entries`: a replacement holds the old and the new one for a moment.
+const SPARE: u32 = 64;
+/// Elements the hand looks at before it takes one that was seen.
+const SWEEP: u32 = 128;
+
+#[derive(Debug)]
+pub(super) struct Hash {
+    /// Per bucket: sequence number, then first element + 1.
+    buckets: Arena,
+    mask: u32,
+    elems: Arena,
+    stride: usize,
+    value_at: usize,
+    percpu: Option<PerCpu>,
+    key: usize,
+    value: usize,
+    capacity: u32,
+    max_entries: u32,
+    count: AtomicU32,
+    /// Elements from here on were never used.
+    fresh: AtomicU32,
+    /// Freed elements: generation, then first + 1; linked through `NEXT`.
+    free: AtomicU64,
+    lru: bool,
+    hand: AtomicU32,
+    seed: u64,
+    writable: bool,
+}
+
+/// Values of per-CPU maps: `[cpu][element]`.
+#[derive(Debug)]
+struct PerCpu {
+    arena: Arena,
+    stride: usize,
+    block: usize,
+    cpus: u32,
+}
+
+/// What an update writes.
+pub(super) enum NewValue<'a> {
+    /// One value; in a per-CPU map that worker's, the others become zero if the key is new.
+    One(&'a [u8], u32),
+    /// All workers' values, each padded to 8 bytes.
+    All(&'a [u8]),
+}
+
+impl Hash {
+    pub fn new(def: &MapDef, cpus: u32, percpu: bool, lru: bool) -> io::Result<Hash> {
+        let oom = io::ErrorKind::OutOfMemory;
+        let buckets = def.max_entries.checked_next_power_of_two().ok_or(oom)?;
+        let capacity = def
+            .max_entries
+            .checked_add(SPARE.saturating_add(cpus))
+            .ok_or(oom)?;
+        let (key, value) = (def.key_size as usize, def.value_size as usize);
+        let value_at = KEY + pad8(key);
+        let stride = value_at + if percpu { 0 } else { pad8(value) };
+        let percpu = match percpu {
+            false => None,
+            true => {
+                let cpus = cpus.max(1);
+                let stride = pad8(value);
+                let block = bounded(stride.checked_mul(capacity as usize))?.next_multiple_of(64);
+                let arena = Arena::new(bounded(block.checked_mul(cpus as usize))?)?;
+                Some(PerCpu {
+                    arena,
+                    stride,
+                    block,
+                    cpus,
+                })
+            }
+        };
+        Ok(Hash {
+            buckets: Arena::new(bounded((buckets as usize).checked_mul(8))?)?,
+            mask: buckets - 1,
+            elems: Arena::new(bounded(stride.checked_mul(capacity as usize))?)?,
+            stride,
+            value_at,
+            percpu,
+            key,
+            value,
+            capacity,
+            max_entries: def.max_entries,
+            count: AtomicU32::new(0),
+            fresh: AtomicU32::new(0),
+            free: AtomicU64::new(0),
+            lru,
+            hand: AtomicU32::new(0),
+            seed: if def.flags & super::BPF_F_ZERO_SEED != 0 {
+                0
+            } else {
+                super::seed()
+            },
+            writable: def.flags & super::BPF_F_RDONLY_PROG == 0,
+        })
+    }
+
+    pub fn len(&self) -> u32 {
+        self.count.load(Relaxed)
+    }
+
+    fn hash(&self, key: &[u8]) -> u32 {
+        let mut h = self.seed ^ 0x9e37_79b9_7f4a_7c15;
+        let (words, rest) = key.as_chunks::<8>();
+        for word in words {
+            h = mix(h ^ u64::from_ne_bytes(*word));
+        }
+        if !rest.is_empty() {
+            let mut word = [0u8; 8];
+            word[..rest.len()].copy_from_slice(rest);
+            h = mix(h ^ u64::from_ne_bytes(word));
+        }
+        (h ^ (h >> 32)) as u32
+    }
+
+    fn seq(&self, bucket: u32) -> &AtomicU32 {
+        self.buckets.u32(bucket as usize * 8)
+    }
+
+    fn head(&self, bucket: u32) -> &AtomicU32 {
+        self.buckets.u32(bucket as usize * 8 + 4)
+    }
+
+    fn field(&self, elem: u32, field: usize) -> &AtomicU32 {
+        self.elems.u32(elem as usize * self.stride + field)
+    }
+
+    fn key_is(&self, elem: u32, key: &[u8]) -> bool {
+        self.elems.equals(elem as usize * self.stride + KEY, key)
+    }
+
+    /// Index of the key's element.
+    #[inline]
+    fn search(&self, key: &[u8], hash: u32) -> Option<u32> {
+        let bucket = hash & self.mask;
+        let mut wait = Wait::default();
+        'again: loop {
+            let seq = self.seq(bucket).load(Acquire);
+            if seq & 1 != 0 {
+                wait.turn();
+                continue;
+            }
+            let unchanged = || {
+                fence(Acquire);
+                self.seq(bucket).load(Relaxed) == seq
+            };
+            let mut link = self.head(bucket).load(Relaxed);
+            let mut hops = 0u32;
+            while link != 0 {
+                let elem = link - 1;
+                if elem >= self.capacity {
+                    continue 'again;
+                }
+                if self.field(elem, HASH).load(Relaxed) == hash && self.key_is(elem, key) {
+                    if unchanged() {
+                        return Some(elem);
+                    }
+                    continue 'again;
+                }
+                link = self.field(elem, NEXT).load(Relaxed);
+                hops += 1;
+                if hops.is_multiple_of(16) && !unchanged() {
+                    continue 'again;
+                }
+            }
+            if unchanged() {
+                return None;
+            }
+        }
+    }
+
+    fn value_range(&self, elem: u32, cpu: u32) -> Option<Range> {
+        match &self.percpu {
+            None => {
+                let off = elem as usize * self.stride + self.value_at;
+                Some(self.elems.range(off, self.value, self.writable))
+            }
+            Some(p) if cpu < p.cpus => {
+                let off = p.block * cpu as usize + p.stride * elem as usize;
+                Some(p.arena.range(off, self.value, self.writable))
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// The value a program on worker `cpu` sees. Marks the element as used.
+    #[inline]
+    pub fn find(&self, key: &[u8], cpu: u32) -> Option<Range> {
+        let elem = self.search(key, self.hash(key))?;
+        if self.lru {
+            let state = self.field(elem, STATE);
+            if state.load(Relaxed) == LIVE {
+                // Fails when the element is being freed or was marked by another worker; both are fine.
+                let _ = state.compare_exchange(LIVE, SEEN, Relaxed, Relaxed);
+            }
+        }
+        self.value_range(elem, cpu)
+    }
+
+    /// The value that the byte at `addr` belongs to.
+    pub fn range_at(&self, addr: u64) -> Option<Range> {
+        let (elem, cpu) = match &self.percpu {
+            None => (self.elems.offset_of(addr)? / self.stride, 0),
+            Some(p) => {
+                let off = p.arena.offset_of(addr)?;
+                (off % p.block / p.stride, u32::try_from(off / p.block).ok()?)
+            }
+        };
+        let elem = u32::try_from(elem).ok().filter(|e| *e < self.capacity)?;
+        self.value_range(elem, cpu)
+    }
+
+    /// Each worker's value, padded when per-CPU.
+    pub fn read(&self, key: &[u8]) -> Result<Vec<u8>, Errno> {
+        let elem = self.search(key, self.hash(key)).ok_or(Errno::NOENT)?;
+        match &self.percpu {
+            None => {
+                let mut out = vec![0; self.value];
+                self.elems
+                    .read(elem as usize * self.stride + self.value_at, &mut out);
+                Ok(out)
+            }
+            Some(p) => {
+                let mut out = vec![0; p.stride * p.cpus as usize];
+                for (cpu, value) in out.chunks_exact_mut(p.stride).enumerate() {
+                    p.arena
+                        .read(p.block * cpu + p.stride * elem as usize, &mut value[..self.value]);
+                }
+                Ok(out)
+            }
+        }
+    }
+
+    /// Creates or replaces.
+    pub fn update(&self, key: &[u8], value: &NewValue<'_>, flags: MapFlags) -> Result<(), Errno> {
+        self.check(value)?;
+        let hash = self.hash(key);
+        let bucket = hash & self.mask;
+        let mut wait = Wait::default();
+        loop {
+            let guard = self.lock(bucket);
+            let old = self.locate(bucket, key, hash);
+            match (&old, flags) {
+                (Some(_), MapFlags::NoExist) => return Err(Errno::EXIST),
+                (None, MapFlags::Exist) => return Err(Errno::NOENT),
+                _ => {}
+            }
+            if let (Some(at), Some(_)) = (&old, &self.percpu) {
+                self.write_elem(at.elem, value, false);
+                return Ok(());
+            }
+            let Some(new) = self.take(old.is_none()) else {
+                drop(guard);
+                if old.is_none() && !self.lru {
+                    return Err(Errno::TOOBIG);
+                }
+                // Full: make room. Or every spare element is in another thread's hands for a moment.
+                if (old.is_none() && self.evict()) || wait.turn() < 1000 {
+                    continue;
+                }
+                return Err(Errno::NOMEM);
+            };
+            self.elems.write(new as usize * self.stride + KEY, key);
+            self.write_elem(new, value, true);
+            self.field(new, HASH).store(hash, Relaxed);
+            if let Some(at) = &old {
+                self.unlink(bucket, at);
+            }
+            self.field(new, NEXT)
+                .store(self.head(bucket).load(Relaxed), Relaxed);
+            self.field(new, STATE).store(LIVE, Release);
+            self.head(bucket).store(new + 1, Relaxed);
+            if let Some(at) = &old {
+                self.give(at.elem, false);
+            }
+            drop(guard);
+            return Ok(());
+        }
+    }
+
+    fn check(&self, value: &NewValue<'_>) -> Result<(), Errno> {
+        let ok = match (value, &self.percpu) {
+            (NewValue::One(data, cpu), p) => {
+                data.len() >= self.value && p.as_ref().is_none_or(|p| *cpu < p.cpus)
+            }
+            (NewValue::All(data), Some(p)) => data.len() == p.stride * p.cpus as usize,
+            (NewValue::All(data), None) => data.len() == self.value,
+        };
+        if ok { Ok(()) } else { Err(Errno::INVAL) }
+    }
+
+    fn write_elem(&self, elem: u32, value: &NewValue<'_>, fresh: bool) {
+        match (&self.percpu, value) {
+            (None, NewValue::One(data, _) | NewValue::All(data)) => {
+                self.elems
+                    .write(elem as usize * self.stride + self.value_at, &data[..self.value]);
+            }
+            (Some(p), NewValue::One(data, mine)) => {
+                for cpu in 0..p.cpus {
+                    let off = p.block * cpu as usize + p.stride * elem as usize;
+                    if cpu == *mine {
+                        p.arena.write(off, &data[..self.value]);
+                    } else if fresh {
+                        p.arena.zero(off, p.stride);
+                    }
+                }
+            }
+            (Some(p), NewValue::All(data)) => {
+                for (cpu, one) in data.chunks_exact(p.stride).enumerate() {
+                    p.arena
+                        .write(p.block * cpu + p.stride * elem as usize, &one[..self.value]);
+                }
+            }
+        }
+    }
+
+    /// Removes a key.
+    pub fn remove(&self, key: &[u8]) -> Result<(), Errno> {
+        let hash = self.hash(key);
+        let bucket = hash & self.mask;
+        let _guard = self.lock(bucket);
+        let at = self.locate(bucket, key, hash).ok_or(Errno::NOENT)?;
+        self.unlink(bucket, &at);
+        self.give(at.elem, true);
+        Ok(())
+    }
+
+    /// The key after `key` in bucket order; an unknown or missing key starts over.
+    pub fn next_key(&self, key: Option<&[u8]>) -> Result<Vec<u8>, Errno> {
+        let mut from = 0;
+        if let Some(key) = key {
+            let hash = self.hash(key);
+            let mine = hash & self.mask;
+            let _guard = self.lock(mine);
+            if let Some(at) = self.locate(mine, key, hash) {
+                let link = self.field(at.elem, NEXT).load(Relaxed);
+                if link != 0 {
+                    return Ok(self.key_of(link - 1));
+                }
+                from = mine + 1;
+            }
+        }
+        for bucket in from..=self.mask {
+            if self.head(bucket).load(Relaxed) == 0 {
+                continue;
+            }
+            let _guard = self.lock(bucket);
+            let link = self.head(bucket).load(Relaxed);
+            if link != 0 {
+                return Ok(self.key_of(link - 1));
+            }
+        }
+        Err(Errno::NOENT)
+    }
+
+    fn key_of(&self, elem: u32) -> Vec<u8> {
+        let mut key = vec![0; self.key];
+        self.elems.read(elem as usize * self.stride + KEY, &mut key);
+        key
+    }
+
+    /// The first live element at or after `from` in arena order, with its key's and its value's region: for
+    /// `bpf_for_each_map_elem`.
+    pub fn live_from(&self, from: u32, cpu: u32) -> Option<(u32, Range, Range)> {
+        let end = self.fresh.load(Acquire).min(self.capacity);
+        let elem = (from..end).find(|e| self.field(*e, STATE).load(Acquire) != FREE)?;
+        let key = self
+            .elems
+            .range(elem as usize * self.stride + KEY, self.key, false);
+        Some((elem, key, self.value_range(elem, cpu)?))
+    }
+
+    /// Finds a key in a bucket that the caller has locked.
+    fn locate(&self, bucket: u32, key: &[u8], hash: u32) -> Option<Found> {
+        let mut before = None;
+        let mut link = self.head(bucket).load(Relaxed);
+        while link != 0 {
+            let elem = link - 1;
+            if self.field(elem, HASH).load(Relaxed) == hash && self.key_is(elem, key) {
+                return Some(Found { elem, before });
+            }
+            before = Some(elem);
+            link = self.field(elem, NEXT).load(Relaxed);
+        }
+        None
+    }
+
+    fn unlink(&self, bucket: u32, at: &Found) {
+        let next = self.field(at.elem, NEXT).load(Relaxed);
+        match at.before {
+            Some(before) => self.field(before, NEXT).store(next, Relaxed),
+            None => self.head(bucket).store(next, Relaxed),
+        }
+    }
+
+    /// A free element. A new key also counts against `max_entries`.
+    fn take(&self, new_key: bool) -> Option<u32> {
+        if new_key {
+            let room = |n: u32| (n < self.max_entries).then_some(n + 1);
+            self.count.fetch_update(AcqRel, Relaxed, room).ok()?;
+        }
+        let elem = self.pop();
+        if elem.is_none() && new_key {
+            self.count.fetch_sub(1, AcqRel);
+        }
+        elem
+    }
+
+    fn pop(&self) -> Option<u32> {
+        let mut top = self.free.load(Acquire);
+        while top as u32 != 0 {
+            let elem = top as u32 - 1;
+            let next = u64::from(self.field(elem, NEXT).load(Relaxed));
+            let generation = (top >> 32).wrapping_add(1) << 32;
+            match self
+                .free
+                .compare_exchange_weak(top, generation | next, AcqRel, Acquire)
+            {
+                Ok(_) => return Some(elem),
+                Err(seen) => top = seen,
+            }
+        }
+        self.fresh
+            .fetch_update(AcqRel, Relaxed, |n| (n < self.capacity).then_some(n + 1))
+            .ok()
+    }
+
+    /// Puts an unlinked element back.
+    fn give(&self, elem: u32, was_counted: bool) {
+        self.field(elem, STATE).store(FREE, Relaxed);
+        if was_counted {
+            self.count.fetch_sub(1, AcqRel);
+        }
+        let mut top = self.free.load(Relaxed);
+        loop {
+            self.field(elem, NEXT).store(top as u32, Relaxed);
+            let generation = (top >> 32).wrapping_add(1) << 32;
+            match self
+                .free
+                .compare_exchange_weak(top, generation | u64::from(elem + 1), AcqRel, Relaxed)
+            {
+                Ok(_) => return,
+                Err(seen) => top = seen,
+            }
+        }
+    }
+
+    /// Frees one element of a full LRU map. The caller holds no bucket.
+    fn evict(&self) -> bool {
+        if !self.lru {
+            return false;
+        }
+        let end = self.fresh.load(Acquire).clamp(1, self.capacity);
+        let mut passed = 0u32;
+        for _ in 0..SWEEP.max(end.saturating_mul(2)) {
+            let elem = self.hand.fetch_add(1, Relaxed) % end;
+            let state = self.field(elem, STATE);
+            match state.load(Acquire) {
+                FREE => continue,
+                SEEN if passed < SWEEP => {
+                    passed += 1;
+                    let _ = state.compare_exchange(SEEN, LIVE, Relaxed, Relaxed);
+                    continue;
+                }
+                _ => {}
+            }
+            // If the element is reused meanwhile, it is not in this bucket and the hand moves on.
+            let bucket = self.field(elem, HASH).load(Relaxed) & self.mask;
+            let _guard = self.lock(bucket);
+            let mut before = None;
+            let mut link = self.head(bucket).load(Relaxed);
+            while link != 0 {
+                if link - 1 == elem {
+                    self.unlink(bucket, &Found { elem, before });
+                    self.give(elem, true);
+                    return true;
+                }
+                before = Some(link - 1);
+                link = self.field(link - 1, NEXT).load(Relaxed);
+            }
+        }
+        false
+    }
+
+    fn lock(&self, bucket: u32) -> Guard<'_> {
+        let seq = self.seq(bucket);
+        let mut wait = Wait::default();
+        loop {
+            let now = seq.load(Relaxed);
+            if now & 1 == 0
+                && seq
+                    .compare_exchange_weak(now, now.wrapping_add(1), Acquire, Relaxed)
+                    .is_ok()
+            {
+                // Readers must see the odd number before any of the changes.
+                fence(Release);
+                return Guard { seq, now };
+            }
+            wait.turn();
+        }
+    }
+}
+
+/// Where an element hangs in its chain.
+struct Found {
+    elem: u32,
+    before: Option<u32>,
+}
+
+/// A bucket held for changing.
+struct Guard<'a> {
+    seq: &'a AtomicU32,
+    now: u32,
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.seq.store(self.now.wrapping_add(2), Release);
+    }
+}
+
+/// Waits for another thread: spins a little, then lets it run.
+#[derive(Default)]
+pub(super) struct Wait(u32);
+
+impl Wait {
+    pub fn turn(&mut self) -> u32 {
+        self.0 += 1;
+        if self.0.is_multiple_of(32) {
+            std::thread::yield_now();
+        } else {
+            std::hint::spin_loop();
+        }
+        self.0
+    }
+}
+
+fn mix(x: u64) -> u64 {
+    let wide = u128::from(x) * 0xa076_1d64_78bd_642f;
+    (wide ^ (wide >> 64)) as u64
+}

@@ -1,0 +1,313 @@
+//! Maps whose values name something: redirect targets, programs for tail calls, other maps.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+
+use super::array::{index_of, next_index};
+use super::{Map, MapDef, MapFlags, MapType, bounded};
+use crate::mem::arena::Arena;
+use crate::program::{Body, Collection};
+use crate::{Errno, Program};
+
+/// `DEVMAP`, `DEVMAP_HASH`, `CPUMAP`, `XSKMAP`: which interface, worker or socket a redirect goes to.
+#[derive(Debug)]
+pub(super) struct Targets {
+    kind: MapType,
+    value_size: usize,
+    max_entries: u32,
+    /// For the types that are arrays: target + 1, or 0 for none. The data path reads these without a lock.
+    slots: Arena,
+    slot_count: u32,
+    /// For `DEVMAP_HASH`.
+    hashed: RwLock<BTreeMap<u32, u32>>,
+    /// Second word of 8-byte values, kept for whoever looks them up.
+    extra: RwLock<BTreeMap<u32, u32>>,
+}
+
+impl Targets {
+    pub fn new(def: &MapDef) -> io::Result<Targets> {
+        let slot_count = if def.kind == MapType::DevmapHash {
+            0
+        } else {
+            def.max_entries
+        };
+        Ok(Targets {
+            kind: def.kind,
+            value_size: def.value_size as usize,
+            max_entries: def.max_entries,
+            slots: Arena::new(bounded((slot_count as usize).checked_mul(4))?)?,
+            slot_count,
+            hashed: RwLock::default(),
+            extra: RwLock::default(),
+        })
+    }
+
+    fn slot(&self, index: u32) -> Option<&AtomicU32> {
+        (index < self.slot_count).then(|| self.slots.u32(index as usize * 4))
+    }
+
+    fn is_hash(&self) -> bool {
+        self.kind == MapType::DevmapHash
+    }
+
+    pub fn len(&self) -> u32 {
+        if self.is_hash() {
+            return read(&self.hashed).len() as u32;
+        }
+        (0..self.slot_count).filter(|i| self.get(*i).is_some()).count() as u32
+    }
+
+    /// The first word of the value at an index: what a redirect goes to.
+    pub fn get(&self, index: u32) -> Option<u32> {
+        if self.is_hash() {
+            return read(&self.hashed).get(&index).copied();
+        }
+        self.slot(index)?.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    pub fn read(&self, key: &[u8]) -> Result<Vec<u8>, Errno> {
+        let index = index_of(key).ok_or(Errno::INVAL)?;
+        let target = self.get(index).ok_or(Errno::NOENT)?;
+        let mut value = target.to_ne_bytes().to_vec();
+        if self.value_size == 8 {
+            let extra = read(&self.extra).get(&index).copied().unwrap_or(0);
+            value.extend_from_slice(&extra.to_ne_bytes());
+        }
+        Ok(value)
+    }
+
+    pub fn write(&self, key: &[u8], value: &[u8], flags: MapFlags) -> Result<(), Errno> {
+        let index = index_of(key).ok_or(Errno::INVAL)?;
+        let target = index_of(value).ok_or(Errno::INVAL)?;
+        if target == u32::MAX {
+            return Err(Errno::INVAL);
+        }
+        if self.is_hash() {
+            let mut map = write(&self.hashed);
+            match (map.contains_key(&index), flags) {
+                (true, MapFlags::NoExist) => return Err(Errno::EXIST),
+                (false, _) if map.len() >= self.max_entries as usize => return Err(Errno::TOOBIG),
+                _ => map.insert(index, target),
+            };
+        } else {
+            let slot = self.slot(index).ok_or(Errno::TOOBIG)?;
+            match flags {
+                MapFlags::NoExist if self.kind != MapType::Xskmap => return Err(Errno::EXIST),
+                MapFlags::NoExist if slot.load(Ordering::Relaxed) != 0 => return Err(Errno::EXIST),
+                MapFlags::Exist if self.kind == MapType::Xskmap && slot.load(Ordering::Relaxed) == 0 => {
+                    return Err(Errno::NOENT);
+                }
+                _ => {}
+            }
+            // Interface 0 and a CPU queue of length 0 clear the entry (kernel/bpf/devmap.c, cpumap.c).
+            let clears = self.kind != MapType::Xskmap && target == 0;
+            slot.store(if clears { 0 } else { target + 1 }, Ordering::Release);
+        }
+        if let Some(extra) = value.get(4..).and_then(index_of) {
+            write(&self.extra).insert(index, extra);
+        }
+        Ok(())
+    }
+
+    pub fn remove(&self, key: &[u8]) -> Result<(), Errno> {
+        let index = index_of(key).ok_or(Errno::INVAL)?;
+        if self.is_hash() {
+            return write(&self.hashed).remove(&index).map(drop).ok_or(Errno::NOENT);
+        }
+        // The array types succeed also when nothing is there.
+        self.slot(index).ok_or(Errno::INVAL)?.store(0, Ordering::Release);
+        Ok(())
+    }
+
+    pub fn next_key(&self, key: Option<&[u8]>) -> Result<Vec<u8>, Errno> {
+        if !self.is_hash() {
+            return next_index(key, self.max_entries);
+        }
+        let map = read(&self.hashed);
+        let after = key.and_then(index_of).filter(|k| map.contains_key(k));
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let next = map.range((from, Bound::Unbounded)).next();
+        next.map(|(k, _)| k.to_ne_bytes().to_vec()).ok_or(Errno::NOENT)
+    }
+}
+
+/// `PROG_ARRAY`.
+#[derive(Debug)]
+pub(super) struct Programs {
+    max_entries: u32,
+    slots: RwLock<BTreeMap<u32, ProgramSlot>>,
+    owner: OnceLock<Weak<Collection>>,
+}
+
+/// One entry of a program array.
+#[derive(Debug, Clone)]
+pub(crate) struct ProgramSlot {
+    /// The program's code.
+    pub body: Weak<Body>,
+    /// The object it belongs to.
+    pub collection: Weak<Collection>,
+    /// Keeps programs of other objects alive. An object's own programs must not be: the object keeps the array.
+    _keep: Option<Arc<Collection>>,
+}
+
+impl Programs {
+    pub fn new(max_entries: u32) -> Programs {
+        Programs {
+            max_entries,
+            slots: RwLock::default(),
+            owner: OnceLock::new(),
+        }
+    }
+
+    pub fn set_owner(&self, owner: &Arc<Collection>) {
+        // Only the first object that made the map owns it.
+        let _ = self.owner.set(Arc::downgrade(owner));
+    }
+
+    pub fn len(&self) -> u32 {
+        read(&self.slots).len() as u32
+    }
+
+    pub fn get(&self, index: u32) -> Option<ProgramSlot> {
+        read(&self.slots).get(&index).cloned()
+    }
+
+    pub fn id(&self, key: &[u8]) -> Result<Vec<u8>, Errno> {
+        let index = index_of(key).ok_or(Errno::INVAL)?;
+        let body = self
+            .get(index)
+            .and_then(|slot| slot.body.upgrade())
+            .ok_or(Errno::NOENT)?;
+        Ok(body.id.to_ne_bytes().to_vec())
+    }
+
+    pub fn set(&self, index: u32, program: &Arc<Program>) -> Result<(), Errno> {
+        if index >= self.max_entries {
+            return Err(Errno::TOOBIG);
+        }
+        let collection = program.collection();
+        let mine = self
+            .owner
+            .get()
+            .is_some_and(|o| o.as_ptr() == Arc::as_ptr(collection));
+        let slot = ProgramSlot {
+            body: Arc::downgrade(program.body()),
+            collection: Arc::downgrade(collection),
+            _keep: (!mine).then(|| collection.clone()),
+        };
+        let old = write(&self.slots).insert(index, slot);
+        // Dropped outside the lock: it may be the last reference to an object.
+        drop(old);
+        Ok(())
+    }
+
+    pub fn remove(&self, key: &[u8]) -> Result<(), Errno> {
+        let index = index_of(key).ok_or(Errno::INVAL)?;
+        if index >= self.max_entries {
+            return Err(Errno::TOOBIG);
+        }
+        let old = write(&self.slots).remove(&index);
+        old.map(drop).ok_or(Errno::NOENT)
+    }
+}
+
+/// `ARRAY_OF_MAPS`, `HASH_OF_MAPS`.
+#[derive(Debug)]
+pub(super) struct InnerMaps {
+    array: bool,
+    max_entries: u32,
+    maps: RwLock<BTreeMap<Vec<u8>, Arc<Map>>>,
+    shape: OnceLock<MapDef>,
+}
+
+impl InnerMaps {
+    pub fn new(def: &MapDef) -> InnerMaps {
+        InnerMaps {
+            array: def.kind == MapType::ArrayOfMaps,
+            max_entries: def.max_entries,
+            maps: RwLock::default(),
+            shape: OnceLock::new(),
+        }
+    }
+
+    pub fn len(&self) -> u32 {
+        read(&self.maps).len() as u32
+    }
+
+    pub fn with<R>(&self, key: &[u8], f: impl FnOnce(&Arc<Map>) -> R) -> Option<R> {
+        read(&self.maps).get(key).map(f)
+    }
+
+    pub fn id(&self, key: &[u8]) -> Result<Vec<u8>, Errno> {
+        self.with(key, |map| map.id().to_ne_bytes().to_vec())
+            .ok_or(Errno::NOENT)
+    }
+
+    /// Says what inner maps must look like; without it the first one inserted does.
+    pub fn set(&self, key: &[u8], inner: &Arc<Map>, flags: MapFlags) -> Result<(), Errno> {
+        let def = inner.def();
+        if matches!(
+            def.kind,
+            MapType::ProgArray | MapType::ArrayOfMaps | MapType::HashOfMaps
+        ) {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let shape = self.shape.get_or_init(|| def.clone());
+        let alike =
+            (def.kind, def.key_size, def.value_size) == (shape.kind, shape.key_size, shape.value_size);
+        if !alike {
+            return Err(Errno::INVAL);
+        }
+        let mut maps = write(&self.maps);
+        let there = maps.contains_key(key);
+        if self.array {
+            if index_of(key).is_none_or(|i| i >= self.max_entries) {
+                return Err(Errno::TOOBIG);
+            }
+            if flags == MapFlags::NoExist {
+                return Err(Errno::EXIST);
+            }
+        } else {
+            match (there, flags) {
+                (true, MapFlags::NoExist) => return Err(Errno::EXIST),
+                (false, MapFlags::Exist) => return Err(Errno::NOENT),
+                (false, _) if maps.len() >= self.max_entries as usize => return Err(Errno::TOOBIG),
+                _ => {}
+            }
+        }
+        let old = maps.insert(key.to_vec(), inner.clone());
+        drop(maps);
+        drop(old);
+        Ok(())
+    }
+
+    pub fn remove(&self, key: &[u8]) -> Result<(), Errno> {
+        let old = write(&self.maps).remove(key);
+        old.map(drop).ok_or(Errno::NOENT)
+    }
+
+    pub fn next_key(&self, key: Option<&[u8]>) -> Result<Vec<u8>, Errno> {
+        if self.array {
+            return next_index(key, self.max_entries);
+        }
+        let maps = read(&self.maps);
+        let from = match key {
+            Some(key) if maps.contains_key(key) => Bound::Excluded(key),
+            _ => Bound::Unbounded,
+        };
+        let next = maps.range::<[u8], _>((from, Bound::Unbounded)).next();
+        next.map(|(k, _)| k.clone()).ok_or(Errno::NOENT)
+    }
+}
+
+/// A poisoned lock only says that another thread panicked; these tables are consistent between statements.
+fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}

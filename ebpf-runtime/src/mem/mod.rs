@@ -1,0 +1,10 @@
+//! The room for raw memory: everything the crate dereferences, it dereferences here.
+//!
+//! [`arena::Arena`] is memory that maps keep their entries in; [`space::Space`] is the set of regions a running
+//! program may touch and does each of its accesses, checked; [`packet`] moves the edges of a frame. The rest of the
+//! crate is safe code over these.
+#![allow(unsafe_code)]
+
+pub(crate) mod arena;
+pub(crate) mod packet;
+pub(crate) mod space;

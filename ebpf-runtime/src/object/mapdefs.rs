@@ -1,0 +1,180 @@
+//! Map definitions: BTF maps in `.maps`, the older structs in `maps`, and data sections as arrays of one value.
+
+use super::btf::{Btf, Kind};
+use crate::LoadError;
+use crate::maps::{BPF_F_RDONLY_PROG, MapDef, MapType};
+
+/// A map as an object defines it.
+#[derive(Debug, Clone)]
+#[allow(dead_code)]
+pub(crate) struct ObjectMap {
+    pub def: MapDef,
+    /// ELF section and offset that relocations name it by.
+    pub section: usize,
+    pub offset: u64,
+    /// Contents of a data section; `None` for ordinary maps and zeroed sections.
+    pub initial: Option<Vec<u8>>,
+    /// Whether it is a data section.
+    pub data: bool,
+    /// Definition of the maps in it, and where its `values` array begins in the definition.
+    pub inner: Option<Box<MapDef>>,
+    pub values_at: Option<u64>,
+    /// `LIBBPF_PIN_BY_NAME`.
+    pub pin_by_name: bool,
+}
+
+fn bad(map: &str, reason: impl Into<String>) -> LoadError {
+    LoadError::Map {
+        map: map.into(),
+        reason: reason.into(),
+    }
+}
+
+fn kind_of(map: &str, raw: u32) -> Result<MapType, LoadError> {
+    MapType::from_raw(raw).ok_or_else(|| {
+        bad(
+            map,
+            format!(
+                "type {raw} of enum bpf_map_type is not supported; see the table of map types in the docs"
+            ),
+        )
+    })
+}
+
+/// What a BTF definition says.
+pub(crate) struct BtfMap {
+    pub def: MapDef,
+    pub inner: Option<Box<MapDef>>,
+    pub values_at: Option<u64>,
+    pub pin_by_name: bool,
+}
+
+/// Reads the struct that a variable in `.maps` has as its type.
+pub(crate) fn btf_map(btf: &Btf, name: &str, ty: u32, nested: bool) -> Result<BtfMap, LoadError> {
+    let Some(Kind::Composite { members, .. }) = btf.resolve(ty).map(|t| &t.kind) else {
+        return Err(bad(name, "its definition is not a struct"));
+    };
+    let mut raw_kind = 0;
+    let mut def = MapDef {
+        name: name.into(),
+        kind: MapType::Array,
+        key_size: 0,
+        value_size: 0,
+        max_entries: 0,
+        flags: 0,
+    };
+    let mut out_inner = None;
+    let mut values_at = None;
+    let mut pin_by_name = false;
+    for member in members {
+        let field = btf.string(member.name);
+        let number = || {
+            btf.uint(member.ty)
+                .ok_or_else(|| bad(name, format!("`{field}` is not written with __uint")))
+        };
+        let size = || {
+            btf.pointee(member.ty)
+                .and_then(|t| btf.size_of(t))
+                .ok_or_else(|| bad(name, format!("`{field}` has no size")))
+        };
+        match field {
+            "type" => raw_kind = number()?,
+            "max_entries" => def.max_entries = number()?,
+            "map_flags" => def.flags = number()?,
+            "key_size" => def.key_size = number()?,
+            "value_size" => def.value_size = number()?,
+            "key" => def.key_size = size()?,
+            "value" => def.value_size = size()?,
+            "pinning" => pin_by_name = number()? == 1,
+            "numa_node" | "map_extra" => {}
+            "values" if !nested => {
+                values_at = Some(u64::from(member.offset));
+                def.value_size = 4;
+                if let Some(Kind::Array { elem, .. }) = btf.resolve(member.ty).map(|t| &t.kind) {
+                    let target = btf
+                        .pointee(*elem)
+                        .filter(|t| matches!(btf.resolve(*t).map(|t| &t.kind), Some(Kind::Composite { .. })));
+                    if let Some(target) = target {
+                        out_inner = Some(Box::new(
+                            btf_map(btf, &format!("{name}.inner"), target, true)?.def,
+                        ));
+                    }
+                }
+            }
+            other => {
+                return Err(bad(
+                    name,
+                    format!("field `{other}` of its definition is not known"),
+                ));
+            }
+        }
+    }
+    def.kind = kind_of(name, raw_kind)?;
+    fill_sizes(&mut def);
+    Ok(BtfMap {
+        def,
+        inner: out_inner,
+        values_at,
+        pin_by_name,
+    })
+}
+
+/// Types whose key and value are what they are may leave the sizes out.
+fn fill_sizes(def: &mut MapDef) {
+    use MapType as T;
+    let indexed = matches!(def.kind, T::ProgArray | T::PerfEventArray | T::ArrayOfMaps);
+    if indexed && def.key_size == 0 {
+        def.key_size = 4;
+    }
+    if (indexed || def.kind == T::HashOfMaps) && def.value_size == 0 {
+        def.value_size = 4;
+    }
+}
+
+/// Reads a `struct bpf_map_def` of the `maps` section: type, key size, value size, entries and, in all but the oldest
+/// objects, flags. What iproute2 and others append after that does not change the map.
+pub(crate) fn legacy_map(name: &str, bytes: &[u8]) -> Result<MapDef, LoadError> {
+    let words: Vec<u32> = bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|w| u32::from_le_bytes(*w))
+        .collect();
+    let [kind, key_size, value_size, max_entries, rest @ ..] = words.as_slice() else {
+        return Err(bad(
+            name,
+            format!("its definition has {} bytes, at least 16 are needed", bytes.len()),
+        ));
+    };
+    let mut def = MapDef {
+        name: name.into(),
+        kind: kind_of(name, *kind)?,
+        key_size: *key_size,
+        value_size: *value_size,
+        max_entries: *max_entries,
+        flags: rest.first().copied().unwrap_or(0),
+    };
+    fill_sizes(&mut def);
+    Ok(def)
+}
+
+/// The array of one value that stands for a data section.
+pub(crate) fn data_map(name: &str, size: u32) -> MapDef {
+    let read_only = name == ".rodata" || name.starts_with(".rodata.") || name == ".kconfig";
+    MapDef {
+        name: name.into(),
+        kind: MapType::Array,
+        key_size: 4,
+        value_size: size,
+        max_entries: 1,
+        flags: if read_only { BPF_F_RDONLY_PROG } else { 0 },
+    }
+}
+
+/// Whether a section holds global variables.
+pub(crate) fn is_data(name: &str) -> bool {
+    [".rodata", ".data", ".bss"].iter().any(|p| {
+        name.strip_prefix(p)
+            .is_some_and(|r| r.is_empty() || r.starts_with('.'))
+    })
+}
