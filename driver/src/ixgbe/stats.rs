@@ -3,7 +3,7 @@
 use millrace_nic_models::ixgbe::regs;
 use millrace_nic_models::regs::Reg;
 
-use crate::bus::BusError;
+use crate::bus::{BAR0, BusError};
 use crate::port::{PortError, PortStats};
 
 use super::Ixgbe;
@@ -130,11 +130,19 @@ impl Ixgbe {
     }
 
     fn counter(&self, reg: &Reg, width: &Width, i: u32) -> Result<u64, BusError> {
-        let low = u64::from(self.read(reg, i)?);
+        let low = u64::from(self.read_unmapped(reg, i)?);
         Ok(match width {
             Width::Single => low,
-            Width::Wide(high) => low | u64::from(self.read(high, i)? & 0xf) << 32,
+            Width::Wide(high) => low | u64::from(self.read_unmapped(high, i)? & 0xf) << 32,
         })
+    }
+
+    /// Reads through the device even where the page is mapped: on memory that a model shares with us nobody would see
+    /// the read, and so the counter would not clear.
+    fn read_unmapped(&self, reg: &Reg, i: u32) -> Result<u32, BusError> {
+        let mut bytes = [0; 4];
+        self.device.read(BAR0, u64::from(reg.at(i)), &mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
     }
 
     /// What a former owner counted is none of our business.
