@@ -97,8 +97,8 @@ impl Counters {
             .collect()
     }
 
-    /// The port's counters. Received bytes count what was stored, so without the stripped FCS; sent bytes count the FCS
-    /// that the device appends (8.2.3.23.36), which is taken off again.
+    /// The port's counters. Received bytes leave out the FCS while it is stripped (DPDK found this; the datasheet counts
+    /// it in); sent bytes count the FCS that the device appends (8.2.3.23.36), which is taken off again.
     pub(super) fn port(&self) -> PortStats {
         let sum = |names: &[&str]| names.iter().map(|n| self.get(n)).sum();
         PortStats {

@@ -17,7 +17,11 @@ fn a_port_comes_up_with_the_mac_and_version_of_its_eeprom() {
     assert_eq!(port.mac(), MAC);
     let info = port.driver_info();
     assert_eq!((info.driver, info.vendor, info.device), ("ixgbe", 0x8086, 0x10fb));
-    assert!(info.firmware.starts_with("0x") && info.firmware.len() == 10, "{}", info.firmware);
+    assert!(
+        info.firmware.starts_with("0x") && info.firmware.len() == 10,
+        "{}",
+        info.firmware
+    );
     let link = port.link().unwrap();
     assert_eq!((link.up, link.speed_mbps, link.full_duplex), (true, 10_000, true));
     assert!(port.is_alive());
@@ -28,7 +32,10 @@ fn a_port_comes_up_with_the_mac_and_version_of_its_eeprom() {
 fn a_port_without_a_link_opens_all_the_same_and_sees_it_come() {
     let rig = rig();
     rig.peer.set_link(false);
-    let mut port = rig.open(PortConfig { link_wait: Duration::from_millis(50), ..config(1) });
+    let mut port = rig.open(PortConfig {
+        link_wait: Duration::from_millis(50),
+        ..config(1)
+    });
     assert!(!port.link().unwrap().up);
     assert_eq!(port.link().unwrap().speed_mbps, 0);
     rig.peer.set_link(true);
@@ -88,7 +95,10 @@ fn a_device_without_a_judge_is_taken_only_when_told_so() {
         Err(PortError::NoDriver { .. }) => "no driver",
         Err(other) => panic!("{other}"),
     };
-    let untested = || PortConfig { untested: true, ..config(1) };
+    let untested = || PortConfig {
+        untested: true,
+        ..config(1)
+    };
     faulty.set(CONFIG_REGION, 0, ReadFault::Constant(0x1528_8086));
     assert_eq!(ids(&faulty, config(1)), "untested");
     assert_eq!(ids(&faulty, untested()), "opened");
@@ -103,9 +113,17 @@ fn the_register_dump_names_registers_and_leaves_counters_alone() {
     let rig = rig();
     let mut port = rig.open(config(1));
     let dump = port.registers_dump().unwrap();
-    let value = |name: &str| dump.iter().find(|r| r.name == name).unwrap_or_else(|| panic!("{name}")).value;
+    let value = |name: &str| {
+        dump.iter()
+            .find(|r| r.name == name)
+            .unwrap_or_else(|| panic!("{name}"))
+            .value
+    };
     assert_eq!(value("RDLEN[0]"), 128 * 16);
-    assert_eq!(value("RAL[0]"), u32::from_le_bytes([MAC[0], MAC[1], MAC[2], MAC[3]]));
+    assert_eq!(
+        value("RAL[0]"),
+        u32::from_le_bytes([MAC[0], MAC[1], MAC[2], MAC[3]])
+    );
     assert_ne!(value("RXCTRL") & regs::rxctrl::RXEN, 0);
     assert!(dump.iter().all(|r| r.name != "GPRC" && r.name != "SWSM"));
     all_home(port, []);
@@ -114,7 +132,11 @@ fn the_register_dump_names_registers_and_leaves_counters_alone() {
 #[test]
 fn an_interrupt_wakes_the_worker_once_per_arming() {
     let rig = rig();
-    let mut port = rig.open(PortConfig { interrupts: true, interrupt_interval: Duration::ZERO, ..config(2) });
+    let mut port = rig.open(PortConfig {
+        interrupts: true,
+        interrupt_interval: Duration::ZERO,
+        ..config(2)
+    });
     let fd = port.irq(1).unwrap().try_clone_to_owned().unwrap();
     assert!(port.irq(2).is_none());
     let fired = || {
@@ -135,7 +157,10 @@ fn an_interrupt_wakes_the_worker_once_per_arming() {
     assert!(!fired(), "not armed");
     queues[1].0.arm().unwrap();
     rig.settle();
-    assert!(fired(), "a frame that came before arming raises the interrupt at once");
+    assert!(
+        fired(),
+        "a frame that came before arming raises the interrupt at once"
+    );
     assert_eq!(receive(&rig, &mut queues[1].0).len(), 1);
     rig.peer.send(frame.build());
     rig.settle();
@@ -155,7 +180,10 @@ fn an_interrupt_wakes_the_worker_once_per_arming() {
 #[test]
 fn a_link_change_raises_the_link_interrupt_until_it_is_acknowledged() {
     let rig = rig();
-    let mut port = rig.open(PortConfig { interrupts: true, ..config(1) });
+    let mut port = rig.open(PortConfig {
+        interrupts: true,
+        ..config(1)
+    });
     let fd = port.link_irq().unwrap().try_clone_to_owned().unwrap();
     let fired = |limit: Duration| {
         let start = std::time::Instant::now();
@@ -184,7 +212,10 @@ fn a_link_change_raises_the_link_interrupt_until_it_is_acknowledged() {
 fn a_port_that_wants_more_vectors_than_there_are_says_so() {
     let rig = rig();
     assert!(rig.device.irq_count() >= 17);
-    let port = rig.open(PortConfig { interrupts: true, ..config(16) });
+    let port = rig.open(PortConfig {
+        interrupts: true,
+        ..config(16)
+    });
     all_home(port, []);
 }
 
@@ -192,7 +223,11 @@ fn a_port_that_wants_more_vectors_than_there_are_says_so() {
 fn a_device_that_fell_off_the_bus_is_gone() {
     let rig = rig();
     let faulty = rig.faulty();
-    faulty.set(BAR0, u64::from(regs::STATUS.offset), ReadFault::Constant(u32::MAX));
+    faulty.set(
+        BAR0,
+        u64::from(regs::STATUS.offset),
+        ReadFault::Constant(u32::MAX),
+    );
     let error = Port::open(faulty, config(1)).unwrap_err();
     assert!(error.is_gone(), "{error}");
 }

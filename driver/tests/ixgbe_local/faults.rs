@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use millrace_driver::bus::{BAR0, BusError, Device, FaultInjector, ReadFault};
 use millrace_driver::port::{Port, PortConfig, PortError};
-use millrace_nic_models::ixgbe::regs::{self, ctrl, eec, eerd, rdrxctl, rxdctl, status, sw_fw_sync, swsm, txdctl};
+use millrace_nic_models::ixgbe::regs::{
+    self, ctrl, eec, eerd, rdrxctl, rxdctl, status, sw_fw_sync, swsm, txdctl,
+};
 use millrace_nic_models::regs::Reg;
 
 use crate::rig::*;
@@ -13,7 +15,11 @@ use crate::rig::*;
 const DEADLINE: Duration = Duration::from_millis(30);
 
 fn quick(queues: u16) -> PortConfig {
-    PortConfig { deadline: DEADLINE, link_wait: Duration::ZERO, ..config(queues) }
+    PortConfig {
+        deadline: DEADLINE,
+        link_wait: Duration::ZERO,
+        ..config(queues)
+    }
 }
 
 fn stick(device: &FaultInjector, reg: &Reg, i: u32, mask: u32, value: u32) {
@@ -22,8 +28,25 @@ fn stick(device: &FaultInjector, reg: &Reg, i: u32, mask: u32, value: u32) {
 
 /// The error is a timeout of `register` in `step`, after the deadline, and shows the stuck bits.
 fn assert_times_out(error: &PortError, step: &str, register: &str) {
-    let PortError::Step { step: in_step, source, .. } = error else { panic!("{error}") };
-    let BusError::Timeout { register: name, waited, seen, mask, want, .. } = source else { panic!("{error}") };
+    let PortError::Step {
+        step: in_step,
+        source,
+        ..
+    } = error
+    else {
+        panic!("{error}")
+    };
+    let BusError::Timeout {
+        register: name,
+        waited,
+        seen,
+        mask,
+        want,
+        ..
+    } = source
+    else {
+        panic!("{error}")
+    };
     assert_eq!((*in_step, name.as_str()), (step, register));
     assert!(*waited >= DEADLINE && *waited < DEADLINE * 20, "{waited:?}");
     assert_ne!(seen & mask, *want);
@@ -37,7 +60,11 @@ fn open_times_out(reg: &Reg, i: u32, mask: u32, value: u32, step: &str) {
     let faulty = rig.faulty();
     stick(&faulty, reg, i, mask, value);
     let error = Port::open(faulty.clone(), quick(1)).unwrap_err();
-    let name = if i == 0 { reg.name.to_owned() } else { format!("{}[{i}]", reg.name) };
+    let name = if i == 0 {
+        reg.name.to_owned()
+    } else {
+        format!("{}[{i}]", reg.name)
+    };
     assert_times_out(&error, step, &name);
     // Nothing is left mapped or running, and without the fault the same device opens.
     faulty.clear(BAR0, u64::from(reg.at(i)));
@@ -88,20 +115,32 @@ fn the_wait_for_the_receive_path_to_be_empty_times_out() {
 
 #[test]
 fn the_wait_for_the_software_semaphore_times_out() {
-    open_times_out(&regs::SWSM, 0, swsm::SMBI, swsm::SMBI, "take the software semaphore");
+    open_times_out(
+        &regs::SWSM,
+        0,
+        swsm::SMBI,
+        swsm::SMBI,
+        "take the software semaphore",
+    );
 }
 
 #[test]
 fn a_semaphore_that_firmware_keeps_is_named() {
     for (reg, mask, value) in [
         (&regs::SWSM, swsm::SWESMBI, 0),
-        (&regs::SW_FW_SYNC, sw_fw_sync::MAC_CSR << 5, sw_fw_sync::MAC_CSR << 5),
+        (
+            &regs::SW_FW_SYNC,
+            sw_fw_sync::MAC_CSR << 5,
+            sw_fw_sync::MAC_CSR << 5,
+        ),
     ] {
         let rig = rig();
         let faulty = rig.faulty();
         stick(&faulty, reg, 0, mask, value);
         let error = Port::open(faulty, quick(1)).unwrap_err();
-        let PortError::Semaphore { waited, .. } = &error else { panic!("{error}") };
+        let PortError::Semaphore { waited, .. } = &error else {
+            panic!("{error}")
+        };
         assert!(*waited >= DEADLINE);
     }
 }
@@ -119,8 +158,14 @@ fn the_waits_of_a_queue_stop_time_out_and_a_reset_frees_the_queue() {
         stick(&faulty, reg, 1, mask, mask);
         let error = port.stop_queue(rx, tx).unwrap_err();
         assert_times_out(&error, step, &format!("{}[1]", reg.name));
-        assert!(matches!(port.start_queue(1), Err(PortError::QueueState { state: "stuck", .. })));
-        assert!(port.buffers().in_flight >= 2 * 127, "the device may still use the stuck queue's buffers");
+        assert!(matches!(
+            port.start_queue(1),
+            Err(PortError::QueueState { state: "stuck", .. })
+        ));
+        assert!(
+            port.buffers().in_flight >= 2 * 127,
+            "the device may still use the stuck queue's buffers"
+        );
         faulty.clear(BAR0, u64::from(reg.at(1)));
         port.reset().unwrap();
         let halves = port.take_queue(1).expect("the queue runs again");
@@ -136,9 +181,10 @@ fn a_failed_queue_start_rolls_back_and_can_be_tried_again() {
     let (rx, tx) = port.take_queue(1).unwrap();
     port.stop_queue(rx, tx).unwrap();
     let home = port.buffers().home;
-    for (reg, step) in
-        [(&regs::RXDCTL, "enable the receive queue"), (&regs::TXDCTL, "enable the transmit queue")]
-    {
+    for (reg, step) in [
+        (&regs::RXDCTL, "enable the receive queue"),
+        (&regs::TXDCTL, "enable the transmit queue"),
+    ] {
         stick(&faulty, reg, 1, rxdctl::ENABLE, 0);
         let error = port.start_queue(1).unwrap_err();
         assert_times_out(&error, step, &format!("{}[1]", reg.name));
@@ -161,7 +207,13 @@ fn closing_a_port_whose_device_does_not_stop_says_so_and_takes_the_memory_away()
     let faulty = rig.faulty();
     let mut port = Port::open(faulty.clone() as Arc<dyn Device>, quick(1)).unwrap();
     let (rx, tx) = port.take_queue(0).unwrap();
-    stick(&faulty, &regs::STATUS, 0, status::MASTER_ENABLE, status::MASTER_ENABLE);
+    stick(
+        &faulty,
+        &regs::STATUS,
+        0,
+        status::MASTER_ENABLE,
+        status::MASTER_ENABLE,
+    );
     let region = port.region().clone();
     let error = port.close().unwrap_err();
     assert_times_out(&error, "stop bus mastering", "STATUS");
@@ -170,7 +222,11 @@ fn closing_a_port_whose_device_does_not_stop_says_so_and_takes_the_memory_away()
     let faults = rig.counter("rx_dma_faults");
     rig.peer.send(udp(1).build());
     rig.settle();
-    assert_eq!(rig.counter("rx_dma_faults"), faults, "bus mastering is off as well: nothing is even tried");
+    assert_eq!(
+        rig.counter("rx_dma_faults"),
+        faults,
+        "bus mastering is off as well: nothing is even tried"
+    );
 }
 
 #[test]

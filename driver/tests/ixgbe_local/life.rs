@@ -32,7 +32,10 @@ fn a_queue_stops_and_starts_while_the_other_carries_traffic() {
         tx0.reclaim();
         assert_eq!(rig.peer.received().len(), 40);
     }
-    assert_eq!(seen, 800, "frames for the stopped queue go to the running one, none is lost");
+    assert_eq!(
+        seen, 800,
+        "frames for the stopped queue go to the running one, none is lost"
+    );
     let halves = other.unwrap_or_else(|| port.start_queue(1).unwrap());
     all_home(port, [(rx0, tx0), halves]);
 }
@@ -45,10 +48,16 @@ fn a_stopped_queue_can_be_freed_and_come_back_with_other_ring_sizes() {
     assert!(matches!(port.free_queue(0), Err(PortError::QueueState { .. })));
     port.stop_queue(rx, tx).unwrap();
     assert_eq!(port.buffers().in_flight, 0);
-    assert!(matches!(port.alloc_queue(0, 256, 256), Err(PortError::QueueState { .. })));
+    assert!(matches!(
+        port.alloc_queue(0, 256, 256),
+        Err(PortError::QueueState { .. })
+    ));
     port.free_queue(0).unwrap();
     port.free_queue(0).unwrap();
-    assert!(matches!(port.alloc_queue(0, 100, 256), Err(PortError::Config { what: "rx_ring", .. })));
+    assert!(matches!(
+        port.alloc_queue(0, 100, 256),
+        Err(PortError::Config { what: "rx_ring", .. })
+    ));
     port.alloc_queue(0, 256, 512).unwrap();
     let (mut rx, tx) = port.start_queue(0).unwrap();
     assert_eq!((rx.ring_size(), tx.ring_size()), (256, 512));
@@ -61,41 +70,65 @@ fn a_stopped_queue_can_be_freed_and_come_back_with_other_ring_sizes() {
 fn life_cycle_calls_in_the_wrong_order_are_refused_and_change_nothing() {
     let rig = rig();
     let mut port = rig.open(config(2));
-    assert!(matches!(port.take_queue(2), Err(PortError::NoSuchQueue { queue: 2, queues: 2 })));
+    assert!(matches!(
+        port.take_queue(2),
+        Err(PortError::NoSuchQueue { queue: 2, queues: 2 })
+    ));
     let halves = port.take_queue(0).unwrap();
     assert!(matches!(port.take_queue(0), Err(PortError::QueueState { .. })));
     assert!(matches!(port.start_queue(0), Err(PortError::QueueState { .. })));
-    assert!(matches!(port.reset(), Err(PortError::QueueState { queue: 0, .. })));
+    assert!(matches!(
+        port.reset(),
+        Err(PortError::QueueState { queue: 0, .. })
+    ));
     port.give_back(halves.0, halves.1).unwrap();
     let (rx0, _tx0) = port.take_queue(0).unwrap();
     let (_rx1, tx1) = port.take_queue(1).unwrap();
-    assert!(matches!(port.stop_queue(rx0, tx1), Err(PortError::ForeignQueue { .. })));
+    assert!(matches!(
+        port.stop_queue(rx0, tx1),
+        Err(PortError::ForeignQueue { .. })
+    ));
     let other = crate::rig::rig();
     let mut other_port = other.open(config(1));
     let (rx, tx) = other_port.take_queue(0).unwrap();
-    assert!(matches!(port.give_back(rx, tx), Err(PortError::ForeignQueue { .. })));
+    assert!(matches!(
+        port.give_back(rx, tx),
+        Err(PortError::ForeignQueue { .. })
+    ));
 }
 
 #[test]
 fn a_port_is_reset_under_traffic_and_goes_on() {
     let rig = rig();
-    let mut port = rig.open(PortConfig { promiscuous: false, ..config(2) });
+    let mut port = rig.open(PortConfig {
+        promiscuous: false,
+        ..config(2)
+    });
     let extra = [2, 0, 0, 0, 0, 77];
     port.add_mac(extra).unwrap();
     for round in 0..5 {
         let mut queues: Vec<_> = (0..2).map(|q| port.take_queue(q).unwrap()).collect();
         for n in 0..100 {
             rig.peer.send(udp(n).build());
-            queues[usize::from(n % 2)].1.push_copy(&udp(n).build(), &TxMeta::NONE).unwrap();
+            queues[usize::from(n % 2)]
+                .1
+                .push_copy(&udp(n).build(), &TxMeta::NONE)
+                .unwrap();
         }
-        queues.iter_mut().for_each(|(_, tx)| drop(tx.submit()));
+        for (_, tx) in &mut queues {
+            tx.submit();
+        }
         // Some of it has arrived, some is on its way, some waits on the wire.
         rig.device.step();
         for (rx, tx) in queues {
             port.give_back(rx, tx).unwrap();
         }
         port.reset().unwrap_or_else(|e| panic!("round {round}: {e}"));
-        assert_eq!(port.buffers().in_flight, 2 * 127, "round {round}: only what is posted is away");
+        assert_eq!(
+            port.buffers().in_flight,
+            2 * 127,
+            "round {round}: only what is posted is away"
+        );
         let mut queues: Vec<_> = (0..2).map(|q| port.take_queue(q).unwrap()).collect();
         wait_for_link(&rig, &mut port);
         queues.iter_mut().for_each(|(rx, _)| drop(receive(&rig, rx)));
@@ -145,8 +178,17 @@ fn nothing_is_written_to_memory_after_the_port_is_closed() {
         rig.peer.send(udp(n).build());
     }
     rig.settle();
-    assert!(handles.iter().all(|h| region.buffer(h).iter().all(|b| *b == 0xa5)), "the device wrote after the close");
-    assert_eq!(rig.counter("rx_dma_faults") + rig.counter("tx_dma_faults"), faults, "and it did not even try");
+    assert!(
+        handles
+            .iter()
+            .all(|h| region.buffer(h).iter().all(|b| *b == 0xa5)),
+        "the device wrote after the close"
+    );
+    assert_eq!(
+        rig.counter("rx_dma_faults") + rig.counter("tx_dma_faults"),
+        faults,
+        "and it did not even try"
+    );
 }
 
 #[test]

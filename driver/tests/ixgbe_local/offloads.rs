@@ -11,10 +11,9 @@ use millrace_nic_models::packet::parse;
 use crate::rig::*;
 
 fn v6() -> Frame {
-    Frame::new().macs(PEER, MAC).ipv6(
-        [0xfd00, 0, 0, 0, 0, 0, 0, 1],
-        [0xfd00, 0, 0, 0, 0, 0, 0, 2],
-    )
+    Frame::new()
+        .macs(PEER, MAC)
+        .ipv6([0xfd00, 0, 0, 0, 0, 0, 0, 1], [0xfd00, 0, 0, 0, 0, 0, 0, 2])
 }
 
 /// Good and bad flags of a checksum hint: `(good, bad)`.
@@ -36,15 +35,37 @@ fn checksum_offload_reports_good_and_bad_checksums_as_such() {
         ("bad UDP", udp(1).bad_l4_checksum(), good, bad),
         ("bad TCP", tcp(1).bad_l4_checksum(), good, bad),
         ("TCP over IPv6", v6().tcp(1, 2).payload(b"six"), none, good),
-        ("bad TCP over IPv6", v6().tcp(1, 2).payload(b"six").bad_l4_checksum(), none, bad),
+        (
+            "bad TCP over IPv6",
+            v6().tcp(1, 2).payload(b"six").bad_l4_checksum(),
+            none,
+            bad,
+        ),
         ("UDP over IPv6", v6().udp(1, 2).payload(b"six"), none, good),
-        ("ARP", Frame::new().macs(PEER, MAC).ethertype(0x0806).payload(&[0; 28]), none, none),
-        ("ICMP", Frame::new().macs(PEER, MAC).ipv4([10, 0, 0, 1], [10, 1, 0, 1]).ping(1, 1), good, none),
+        (
+            "ARP",
+            Frame::new().macs(PEER, MAC).ethertype(0x0806).payload(&[0; 28]),
+            none,
+            none,
+        ),
+        (
+            "ICMP",
+            Frame::new()
+                .macs(PEER, MAC)
+                .ipv4([10, 0, 0, 1], [10, 1, 0, 1])
+                .ping(1, 1),
+            good,
+            none,
+        ),
     ];
     for (name, frame, ip, l4) in cases {
         rig.peer.send(frame.build());
         let got = receive(&rig, &mut rx);
-        assert_eq!(got.len(), 1, "{name}: a frame with a wrong checksum is delivered all the same");
+        assert_eq!(
+            got.len(),
+            1,
+            "{name}: a frame with a wrong checksum is delivered all the same"
+        );
         let raw = &got[0].1;
         let ip_verdict = verdict(&layout, raw, HintKind::IpChecksumGood, HintKind::IpChecksumBad);
         let l4_verdict = verdict(&layout, raw, HintKind::L4ChecksumGood, HintKind::L4ChecksumBad);
@@ -66,8 +87,20 @@ fn checksum_offload_inserts_checksums_into_ipv4_and_ipv6() {
         ("TCP over IPv4", out(tcp(3)), v4_tcp, 14, 20),
         ("UDP over IPv4", out(udp(3)), v4_udp, 14, 20),
         ("TCP over tagged IPv4", out(tcp(3).vlan(5)), v4_tcp, 18, 20),
-        ("TCP over IPv6", out(v6().tcp(7, 8).payload(b"hello")), TxFlags::TCP_CHECKSUM, 14, 40),
-        ("UDP over IPv6", out(v6().udp(7, 8).payload(b"hello!")), TxFlags::UDP_CHECKSUM, 14, 40),
+        (
+            "TCP over IPv6",
+            out(v6().tcp(7, 8).payload(b"hello")),
+            TxFlags::TCP_CHECKSUM,
+            14,
+            40,
+        ),
+        (
+            "UDP over IPv6",
+            out(v6().udp(7, 8).payload(b"hello!")),
+            TxFlags::UDP_CHECKSUM,
+            14,
+            40,
+        ),
     ];
     for (name, frame, flags, l2_len, l3_len) in cases {
         let mut bytes = frame.build();
@@ -75,7 +108,12 @@ fn checksum_offload_inserts_checksums_into_ipv4_and_ipv6() {
             let at = usize::from(l2_len) + 10;
             bytes[at..at + 2].fill(0);
         }
-        let meta = TxMeta { flags, l2_len, l3_len, ..TxMeta::NONE };
+        let meta = TxMeta {
+            flags,
+            l2_len,
+            l3_len,
+            ..TxMeta::NONE
+        };
         tx.push_copy(&bytes, &meta).unwrap();
         tx.submit();
         rig.settle();
@@ -110,8 +148,16 @@ fn tso_cuts_a_large_frame_into_segments_with_finished_headers() {
         let mut port = rig.open(config(1));
         let (rx, mut tx) = port.take_queue(0).unwrap();
         let payload: Vec<u8> = (0..20_000u32).map(|i| (i % 251) as u8).collect();
-        let base = if six { v6().tcp(80, 1000) } else { tcp(9).tcp(80, 1000) };
-        let frame = base.macs(MAC, PEER).seq(1000, 1).payload(&payload).partial_l4_checksum(false);
+        let base = if six {
+            v6().tcp(80, 1000)
+        } else {
+            tcp(9).tcp(80, 1000)
+        };
+        let frame = base
+            .macs(MAC, PEER)
+            .seq(1000, 1)
+            .payload(&payload)
+            .partial_l4_checksum(false);
         let mut bytes = frame.build();
         let l3_len = if six { 40 } else { 20 };
         if !six {
@@ -119,10 +165,20 @@ fn tso_cuts_a_large_frame_into_segments_with_finished_headers() {
             bytes[16..18].fill(0);
             bytes[24..26].fill(0);
         }
-        let flags = if six { TxFlags::TSO } else { TxFlags::TSO | TxFlags::IPV4 };
+        let flags = if six {
+            TxFlags::TSO
+        } else {
+            TxFlags::TSO | TxFlags::IPV4
+        };
         let l4_len = (bytes.len() - payload.len() - 14 - l3_len) as u8;
-        let meta =
-            TxMeta { flags, mss: 1400, l2_len: 14, l3_len: l3_len as u16, l4_len, ..TxMeta::NONE };
+        let meta = TxMeta {
+            flags,
+            mss: 1400,
+            l2_len: 14,
+            l3_len: l3_len as u16,
+            l4_len,
+            ..TxMeta::NONE
+        };
         tx.push_copy(&bytes, &meta).unwrap();
         assert_eq!(tx.submit(), 1);
         rig.settle();
@@ -149,8 +205,14 @@ fn tso_cuts_a_large_frame_into_segments_with_finished_headers() {
 #[test]
 fn vlan_tags_are_stripped_and_reported_when_asked_for() {
     let rig = rig();
-    let offloads = Offloads { vlan_strip: true, ..Offloads::default() };
-    let mut port = rig.open(PortConfig { offloads, ..config(1) });
+    let offloads = Offloads {
+        vlan_strip: true,
+        ..Offloads::default()
+    };
+    let mut port = rig.open(PortConfig {
+        offloads,
+        ..config(1)
+    });
     let (mut rx, tx) = port.take_queue(0).unwrap();
     let layout = rx.hint_layout().clone();
     rig.peer.send(udp(1).vlan(0x6064).pad_to(64).build());
@@ -161,7 +223,10 @@ fn vlan_tags_are_stripped_and_reported_when_asked_for() {
     assert_eq!(layout.get(HintKind::VlanTci, &got[1].1), None);
     port.set_vlan_offload(false, false).unwrap();
     rig.peer.send(udp(1).vlan(0x6064).pad_to(64).build());
-    assert_eq!(receive(&rig, &mut rx)[0].0, udp(1).vlan(0x6064).pad_to(64).build());
+    assert_eq!(
+        receive(&rig, &mut rx)[0].0,
+        udp(1).vlan(0x6064).pad_to(64).build()
+    );
     all_home(port, [(rx, tx)]);
 }
 
@@ -170,7 +235,11 @@ fn a_vlan_tag_is_inserted_when_asked_for() {
     let rig = rig();
     let mut port = rig.open(config(1));
     let (rx, mut tx) = port.take_queue(0).unwrap();
-    let meta = TxMeta { flags: TxFlags::VLAN, vlan_tci: 0x2123, ..TxMeta::NONE };
+    let meta = TxMeta {
+        flags: TxFlags::VLAN,
+        vlan_tci: 0x2123,
+        ..TxMeta::NONE
+    };
     tx.push_copy(&udp(1).pad_to(60).build(), &meta).unwrap();
     tx.submit();
     rig.settle();
@@ -181,8 +250,14 @@ fn a_vlan_tag_is_inserted_when_asked_for() {
 #[test]
 fn the_vlan_filter_lets_only_added_vlans_in() {
     let rig = rig();
-    let offloads = Offloads { vlan_filter: true, ..Offloads::default() };
-    let mut port = rig.open(PortConfig { offloads, ..config(1) });
+    let offloads = Offloads {
+        vlan_filter: true,
+        ..Offloads::default()
+    };
+    let mut port = rig.open(PortConfig {
+        offloads,
+        ..config(1)
+    });
     let (mut rx, tx) = port.take_queue(0).unwrap();
     let mut arrives = |frame: Frame| {
         rig.peer.send(frame.build());
@@ -207,7 +282,10 @@ fn rss_spreads_by_the_toeplitz_hash_and_reports_it() {
     let mut port = rig.open(config(4));
     let mut queues: Vec<_> = (0..4).map(|q| port.take_queue(q).unwrap()).collect();
     let layout = port.hint_layout().clone();
-    let frames = (0..200).map(udp).chain((0..200).map(tcp)).chain((0..50).map(|n| v6().tcp(n, 80)));
+    let frames = (0..200)
+        .map(udp)
+        .chain((0..200).map(tcp))
+        .chain((0..50).map(|n| v6().tcp(n, 80)));
     let mut per_queue = [0; 4];
     for frame in frames {
         let bytes = frame.pad_to(60).build();
@@ -237,24 +315,56 @@ fn rss_key_table_and_fields_can_be_changed_while_traffic_runs() {
     let mut arrivals = |frame: &Frame| -> Vec<(usize, Option<u64>)> {
         rig.peer.send(frame.build());
         let seen = queues.iter_mut().enumerate().flat_map(|(q, (rx, _))| {
-            receive(&rig, rx).into_iter().map(move |(_, raw)| (q, raw)).collect::<Vec<_>>()
+            receive(&rig, rx)
+                .into_iter()
+                .map(move |(_, raw)| (q, raw))
+                .collect::<Vec<_>>()
         });
-        seen.map(|(q, raw)| (q, layout.get(HintKind::RssHash, &raw))).collect()
+        seen.map(|(q, raw)| (q, layout.get(HintKind::RssHash, &raw)))
+            .collect()
     };
-    port.set_rss(RssConfig { reta: vec![1], ..RssConfig::default() }).unwrap();
-    assert!((0..20).all(|n| arrivals(&udp(n))[0].0 == 1), "the table says queue 1");
+    port.set_rss(RssConfig {
+        reta: vec![1],
+        ..RssConfig::default()
+    })
+    .unwrap();
+    assert!(
+        (0..20).all(|n| arrivals(&udp(n))[0].0 == 1),
+        "the table says queue 1"
+    );
     let mut key = MICROSOFT_KEY;
     key.rotate_left(3);
-    port.set_rss(RssConfig { key, ..RssConfig::default() }).unwrap();
+    port.set_rss(RssConfig {
+        key,
+        ..RssConfig::default()
+    })
+    .unwrap();
     let expected = flow_hash(&key, &udp(5).build()).map(u64::from);
     assert_eq!(arrivals(&udp(5))[0].1, expected);
     // Without UDP ports the hash is over the addresses, as of a fragment.
-    let fields = RssFields { udp4: false, ..RssFields::ALL };
-    port.set_rss(RssConfig { fields, ..RssConfig::default() }).unwrap();
+    let fields = RssFields {
+        udp4: false,
+        ..RssFields::ALL
+    };
+    port.set_rss(RssConfig {
+        fields,
+        ..RssConfig::default()
+    })
+    .unwrap();
     let addresses = flow_hash(&MICROSOFT_KEY, &udp(5).fragment(0, true).build()).map(u64::from);
     assert_eq!(arrivals(&udp(5))[0].1, addresses);
-    port.set_rss(RssConfig { fields: RssFields::NONE, ..RssConfig::default() }).unwrap();
+    port.set_rss(RssConfig {
+        fields: RssFields::NONE,
+        ..RssConfig::default()
+    })
+    .unwrap();
     assert_eq!(arrivals(&tcp(5)), [(0, None)], "no hash, queue 0");
-    assert!(port.set_rss(RssConfig { reta: vec![2], ..RssConfig::default() }).is_err());
+    assert!(
+        port.set_rss(RssConfig {
+            reta: vec![2],
+            ..RssConfig::default()
+        })
+        .is_err()
+    );
     all_home(port, queues);
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use millrace_driver::bus::local::LocalDevice;
 use millrace_driver::bus::{Device, FaultInjector};
-use millrace_driver::port::{Port, PortConfig, PortError};
+use millrace_driver::port::{Port, PortConfig};
 use millrace_driver::queue::{RxBatch, RxQueue, TxQueue};
 use millrace_nic_models::ixgbe::device::{Ixgbe82599, IxgbeConfig};
 use millrace_nic_models::packet::build::Frame;
@@ -28,7 +28,6 @@ struct Ends {
     to_nic: VecDeque<Vec<u8>>,
     from_nic: VecDeque<Vec<u8>>,
     down: bool,
-    current: Vec<u8>,
 }
 
 impl Peer {
@@ -101,9 +100,15 @@ pub fn config(queues: u16) -> PortConfig {
 
 pub fn rig() -> Rig {
     let peer = Peer::default();
-    let wire = TestWire { peer: peer.clone(), current: Vec::new() };
+    let wire = TestWire {
+        peer: peer.clone(),
+        current: Vec::new(),
+    };
     let model = Ixgbe82599::new(IxgbeConfig::new(MAC, Box::new(wire))).expect("a model");
-    Rig { peer, device: LocalDevice::new(Box::new(model)) }
+    Rig {
+        peer,
+        device: LocalDevice::new(Box::new(model)),
+    }
 }
 
 impl Rig {
@@ -124,7 +129,11 @@ impl Rig {
     /// One of the model's own counters.
     pub fn counter(&self, name: &str) -> u64 {
         let counters = self.device.counters();
-        counters.iter().find(|(n, _)| *n == name).unwrap_or_else(|| panic!("{name}: {counters:?}")).1
+        counters
+            .iter()
+            .find(|(n, _)| *n == name)
+            .unwrap_or_else(|| panic!("{name}: {counters:?}"))
+            .1
     }
 }
 
@@ -138,7 +147,9 @@ pub fn receive(rig: &Rig, rx: &mut RxQueue) -> Vec<(Vec<u8>, Vec<u8>)> {
             return out;
         }
         for i in 0..batch.len() {
-            let bytes = (0..batch.frame_buffers(i)).flat_map(|k| batch.chunk(i, k).to_vec()).collect();
+            let bytes = (0..batch.frame_buffers(i))
+                .flat_map(|k| batch.chunk(i, k).to_vec())
+                .collect();
             out.push((bytes, batch.raw(i).to_vec()));
         }
     }
@@ -172,12 +183,4 @@ pub fn tcp(n: u16) -> Frame {
         .ipv4([10, 2, hi, lo], [10, 1, 0, 1])
         .tcp(1024 + n, 80)
         .payload(b"GET / HTTP/1.0\r\n\r\n")
-}
-
-/// The error's chain is what a test looks at.
-pub fn step_of(error: &PortError) -> &'static str {
-    match error {
-        PortError::Step { step, .. } => step,
-        other => panic!("no step: {other}"),
-    }
 }

@@ -13,7 +13,10 @@ fn frames_go_both_ways_unchanged() {
     let (mut rx, mut tx) = port.take_queue(0).unwrap();
     let frames: Vec<Vec<u8>> = (0..10).map(|n| udp(n).pad_to(60).build()).collect();
     frames.iter().for_each(|f| rig.peer.send(f.clone()));
-    let got: Vec<Vec<u8>> = receive(&rig, &mut rx).into_iter().map(|(bytes, _)| bytes).collect();
+    let got: Vec<Vec<u8>> = receive(&rig, &mut rx)
+        .into_iter()
+        .map(|(bytes, _)| bytes)
+        .collect();
     assert_eq!(got, frames);
     for frame in &frames {
         tx.push_copy(frame, &TxMeta::NONE).unwrap();
@@ -27,7 +30,11 @@ fn frames_go_both_ways_unchanged() {
 #[test]
 fn rings_wrap_while_frames_are_forwarded() {
     let rig = rig();
-    let mut port = rig.open(PortConfig { rx_ring: 64, tx_ring: 64, ..config(1) });
+    let mut port = rig.open(PortConfig {
+        rx_ring: 64,
+        tx_ring: 64,
+        ..config(1)
+    });
     let (mut rx, mut tx) = port.take_queue(0).unwrap();
     let mut batch = RxBatch::new();
     let mut out = 0u16;
@@ -58,7 +65,10 @@ fn rings_wrap_while_frames_are_forwarded() {
 #[test]
 fn an_empty_ring_drops_frames_and_the_device_counts_them() {
     let rig = rig();
-    let mut port = rig.open(PortConfig { rx_ring: 64, ..config(1) });
+    let mut port = rig.open(PortConfig {
+        rx_ring: 64,
+        ..config(1)
+    });
     let (mut rx, tx) = port.take_queue(0).unwrap();
     for n in 0..100 {
         rig.peer.send(udp(n).build());
@@ -69,7 +79,10 @@ fn an_empty_ring_drops_frames_and_the_device_counts_them() {
     assert_eq!(rx.poll(&mut batch), 63);
     assert_eq!(rx.poll(&mut batch), 0);
     let stats = port.stats().unwrap();
-    assert_eq!((stats.rx_packets, stats.rx_no_descriptors + stats.rx_missed), (63, 37));
+    assert_eq!(
+        (stats.rx_packets, stats.rx_no_descriptors + stats.rx_missed),
+        (63, 37)
+    );
     rig.peer.send(udp(7).build());
     assert_eq!(receive(&rig, &mut rx).len(), 1, "the ring has recovered");
     all_home(port, [(rx, tx)]);
@@ -78,12 +91,17 @@ fn an_empty_ring_drops_frames_and_the_device_counts_them() {
 #[test]
 fn a_jumbo_frame_arrives_as_a_run_and_leaves_as_one() {
     let rig = rig();
-    let mut port = rig.open(PortConfig { mtu: 9000, ..config(1) });
+    let mut port = rig.open(PortConfig {
+        mtu: 9000,
+        ..config(1)
+    });
     let (mut rx, mut tx) = port.take_queue(0).unwrap();
     assert_eq!(port.single_buffer_max(), 2048);
     let sizes = [60, 1514, 2047, 2048, 2049, 4096, 4097, 9014];
-    let frames: Vec<Vec<u8>> =
-        sizes.iter().map(|n| udp(*n as u16).payload(&vec![*n as u8; n - 42]).build()).collect();
+    let frames: Vec<Vec<u8>> = sizes
+        .iter()
+        .map(|n| udp(*n as u16).payload(&vec![*n as u8; n - 42]).build())
+        .collect();
     frames.iter().for_each(|f| rig.peer.send(f.clone()));
     rig.settle();
     let mut batch = RxBatch::new();
@@ -138,21 +156,32 @@ fn statistics_add_up_over_reads_and_resets() {
     let stats = port.stats().unwrap();
     assert_eq!((stats.rx_packets, stats.rx_bytes), (30, 3000));
     assert_eq!((stats.tx_packets, stats.tx_bytes), (30, 3000));
-    assert_eq!(port.stats().unwrap(), stats, "reading clears the device's counters, not ours");
+    assert_eq!(
+        port.stats().unwrap(),
+        stats,
+        "reading clears the device's counters, not ours"
+    );
     let xstats = port.xstats().unwrap();
     let named = |name| xstats.iter().find(|(n, _)| *n == name).unwrap().1;
     assert_eq!((named("gptc"), named("qprc"), named("prc127")), (30, 30, 30));
     assert_eq!((rx.stats().frames, tx.stats().frames), (30, 30));
     port.give_back(rx, tx).unwrap();
     port.reset().unwrap();
-    assert_eq!(port.stats().unwrap().rx_packets, 30, "counters never go backwards");
+    assert_eq!(
+        port.stats().unwrap().rx_packets,
+        30,
+        "counters never go backwards"
+    );
     all_home(port, []);
 }
 
 #[test]
 fn only_frames_for_the_port_come_in_unless_it_is_promiscuous() {
     let rig = rig();
-    let mut port = rig.open(PortConfig { all_multicast: false, ..config(1) });
+    let mut port = rig.open(PortConfig {
+        all_multicast: false,
+        ..config(1)
+    });
     let (mut rx, tx) = port.take_queue(0).unwrap();
     let to = |dst: [u8; 6]| udp(1).macs(PEER, dst).pad_to(60).build();
     let (stranger, multicast, broadcast) = ([2, 9, 9, 9, 9, 9], [0x33, 0x33, 0, 0, 0, 1], [0xff; 6]);
@@ -160,7 +189,10 @@ fn only_frames_for_the_port_come_in_unless_it_is_promiscuous() {
         rig.peer.send(to(dst));
         !receive(&rig, &mut rx).is_empty()
     };
-    assert_eq!([MAC, broadcast, stranger, multicast].map(&mut arrives), [true, true, false, false]);
+    assert_eq!(
+        [MAC, broadcast, stranger, multicast].map(&mut arrives),
+        [true, true, false, false]
+    );
     port.add_mac(stranger).unwrap();
     port.set_all_multicast(true).unwrap();
     assert_eq!([stranger, multicast].map(&mut arrives), [true, true]);

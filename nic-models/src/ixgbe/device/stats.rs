@@ -1,7 +1,9 @@
-//! Counting frames into the statistics registers (datasheet 8.2.3.23). Lengths include the 4 FCS bytes.
+//! Counting frames into the statistics registers (datasheet 8.2.3.23). Lengths include the 4 FCS bytes, except the byte
+//! counts of received frames that passed the filters while the MAC strips the FCS: there Linux's and DPDK's drivers
+//! find hardware that leaves it out.
 
 use super::file::RegFile;
-use crate::ixgbe::regs::Id;
+use crate::ixgbe::regs::{Id, hlreg0};
 
 /// Bytes of an Ethernet FCS, which no frame here carries but every counter counts.
 pub(super) const FCS: usize = 4;
@@ -54,11 +56,17 @@ pub(super) fn rx_good(file: &mut RegFile, frame: &[u8]) {
     file.count_wide(Id::RXNFGBCL, Id::RXNFGBCH, 0, (frame.len() + FCS) as u64);
 }
 
+/// Bytes of a received frame as the byte counters behind the filters see it.
+fn rx_bytes(file: &RegFile, frame: &[u8]) -> u64 {
+    let stripped = file.get(Id::HLREG0, 0) & hlreg0::RXCRCSTRP != 0;
+    (frame.len() + if stripped { 0 } else { FCS }) as u64
+}
+
 /// It passed the filters.
 pub(super) fn rx_passed(file: &mut RegFile, frame: &[u8]) {
     let len = frame.len() + FCS;
     file.count(Id::GPRC, 0, 1);
-    file.count_wide(Id::GORCL, Id::GORCH, 0, len as u64);
+    file.count_wide(Id::GORCL, Id::GORCH, 0, rx_bytes(file, frame));
     file.count(RX_SIZES[size_class(len)], 0, 1);
     if is_broadcast(frame) {
         file.count(Id::BPRC, 0, 1);
@@ -69,7 +77,7 @@ pub(super) fn rx_passed(file: &mut RegFile, frame: &[u8]) {
 
 /// It reached host memory through a queue of per-queue counter `counter`.
 pub(super) fn rx_delivered(file: &mut RegFile, frame: &[u8], counter: u32) {
-    let len = (frame.len() + FCS) as u64;
+    let len = rx_bytes(file, frame);
     file.count(Id::RXDGPC, 0, 1);
     file.count_wide(Id::RXDGBCL, Id::RXDGBCH, 0, len);
     file.count(Id::QPRC, counter, 1);
