@@ -79,7 +79,7 @@ impl Model for Ringer {
             offset: 0x1000,
             size: 0x1000,
         }];
-        (index == 0).then(|| RegionInfo {
+        (index == 0).then_some(RegionInfo {
             size: 0x2000,
             flags: RegionFlags::READ_WRITE_MMAP,
             mmap,
