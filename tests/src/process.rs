@@ -1,8 +1,21 @@
 //! A child process that does not outlive its owner.
 
 use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
+
+/// A program of this workspace, found beside the running one (or one folder up, for tests).
+pub fn sibling(name: &str) -> io::Result<PathBuf> {
+    let exe = std::env::current_exe()?;
+    exe.ancestors().skip(1).take(3).map(|dir| dir.join(name)).find(|p| p.is_file()).ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("{name} is not built; run `cargo build --workspace` (with --release if this is a release build) first"),
+        )
+    })
+}
 
 /// A child of ours; ended (asked first, then made to) on drop.
 #[derive(Debug)]
@@ -12,8 +25,9 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts it.
+    /// Starts it, in a process group of its own: a Ctrl-C at the terminal is for its owner, who ends it in good order.
     pub fn spawn(name: &str, mut command: Command) -> io::Result<Self> {
+        command.process_group(0);
         let child = command
             .spawn()
             .map_err(|e| io::Error::new(e.kind(), format!("starting {name}: {e}")))?;

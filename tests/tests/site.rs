@@ -34,7 +34,10 @@ fn clients_reach_a_backend_directly_and_a_killed_one_is_a_failure() {
 
     site.backends[0].kill();
     let tally = Tally::default();
-    load::run(&Plan { requests: 4, ..plan }, &site.clients, &tally, &|_| Verdict::OnKilled).expect("the load runs");
+    load::run(&Plan { requests: 4, ..plan }, &site.clients, &tally, &|_| {
+        Verdict::OnKilled
+    })
+    .expect("the load runs");
     assert_eq!(tally.ok(), 0);
     assert!(tally.lost().iter().all(|l| l.verdict == Verdict::OnKilled));
     assert_eq!(tally.lost().len(), 4);

@@ -19,7 +19,7 @@ pub const MAX_TRANSFER: usize = 64 * 1024;
 /// Longest message this implementation accepts.
 pub const MAX_MESSAGE: usize = HEADER_SIZE + 64 + MAX_TRANSFER;
 /// Most file descriptors this implementation takes with one message.
-pub const MAX_FDS: usize = 64;
+pub const MAX_FDS: usize = 16;
 
 pub const HEADER_SIZE: usize = size_of::<Header>();
 

@@ -18,6 +18,9 @@ struct Args {
     /// Kernel series to boot (6.1, 6.12); may be given more than once.
     #[arg(long = "kernel", value_name = "SERIES", default_values = ["6.12"])]
     kernels: Vec<String>,
+    /// Run only the scenarios whose names contain this; the port's bring-up always runs.
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
     /// Run the long variants too.
     #[arg(long)]
     soak: bool,
@@ -46,7 +49,7 @@ fn run(args: &Args) -> Result<u32, LabError> {
                 )));
             }
         };
-        suites.push(Suite::linux("ixgbe", series, args.soak));
+        suites.push(Suite::linux("ixgbe", series, args.soak, args.only.as_deref()));
     }
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     let mut report = |label: &str, outcome: &Outcome| match outcome {

@@ -2,7 +2,7 @@
 
 use super::LabError;
 use crate::netns::Netns;
-use crate::process::Process;
+use crate::process::{Process, sibling};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 /// The network at the other end of the model's wire.
 #[derive(Debug)]
 pub struct Peer {
+    // Before the namespace they run in.
+    services: Vec<Process>,
+    vlan: bool,
     /// Where the peer's end of the veth pair lives.
     pub ns: Netns,
 }
@@ -18,6 +21,8 @@ pub struct Peer {
 pub const PEER_V4: &str = "10.55.0.1";
 /// See [`PEER_V4`].
 pub const PEER_V6: &str = "fd55::1";
+/// The peer's MAC address.
+pub const PEER_MAC: &str = "52:54:00:55:00:01";
 
 impl Peer {
     /// A namespace with a veth pair: `wire` for the model, `peer` with addresses of its own.
@@ -39,11 +44,62 @@ impl Peer {
             for end in ["wire", "peer"] {
                 ns.run(&["ip", "link", "set", end, "mtu", "9000"])?;
             }
+            ns.run(&["ip", "link", "set", "peer", "address", PEER_MAC])?;
             Ok(ns)
         };
+        let ns = build().map_err(LabError::io("making the peer's namespace"))?;
+        // Some kernels are built without VLAN interfaces.
+        let vlan = ns
+            .run(&[
+                "ip", "link", "add", "link", "peer", "name", "peer.5", "type", "vlan", "id", "5",
+            ])
+            .and_then(|_| ns.run(&["ip", "addr", "add", "10.56.0.1/24", "dev", "peer.5"]))
+            .and_then(|_| ns.run(&["ip", "link", "set", "peer.5", "up"]))
+            .is_ok();
         Ok(Self {
-            ns: build().map_err(LabError::io("making the peer's namespace"))?,
+            services: Vec::new(),
+            vlan,
+            ns,
         })
+    }
+
+    /// Serves 100 MB on port 5100 and 10 MB on port 5010, and answers what it gets on port 5001 with its SHA-256; returns
+    /// shell assignments of the hashes.
+    pub fn serve(&mut self, busybox: &Path, dir: &Path) -> Result<String, LabError> {
+        let mut hashes = format!("PEERMAC={PEER_MAC}\nPEERVLAN={}\n", u8::from(self.vlan));
+        for megabytes in [100_usize, 10] {
+            let file = dir.join(format!("{megabytes}mb"));
+            let data: Vec<u8> = (0..megabytes << 20)
+                .map(|i| (i as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3])
+                .collect();
+            std::fs::write(&file, data).map_err(LabError::io("writing what the peer serves"))?;
+            let out = crate::netns::run(&["sha256sum", &file.to_string_lossy()])
+                .map_err(LabError::io("sha256sum"))?;
+            let hash = String::from_utf8_lossy(&out.stdout)
+                .split(' ')
+                .next()
+                .unwrap_or_default()
+                .to_owned();
+            hashes.push_str(&format!("HASH{megabytes}={hash}\n"));
+            self.service(busybox, 5000 + megabytes, &["cat", &file.to_string_lossy()])?;
+        }
+        self.service(busybox, 5001, &["sha256sum"])?;
+        Ok(hashes)
+    }
+
+    fn service(&mut self, busybox: &Path, port: usize, handler: &[&str]) -> Result<(), LabError> {
+        let mut command = self.ns.command(&busybox.to_string_lossy());
+        command
+            .args(["nc", "-ll", "-p", &port.to_string(), "-e"])
+            .arg(busybox)
+            .args(handler);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        self.services
+            .push(Process::spawn("nc", command).map_err(LabError::io("starting a service of the peer's"))?);
+        Ok(())
     }
 }
 
@@ -55,25 +111,6 @@ pub struct Model {
     pub socket: PathBuf,
     /// What it writes to standard output and error.
     pub log: PathBuf,
-}
-
-/// The binary: `MILLRACE_NIC_MODEL`, else beside the running program.
-pub fn binary() -> Result<PathBuf, LabError> {
-    if let Some(path) = std::env::var_os("MILLRACE_NIC_MODEL") {
-        return Ok(PathBuf::from(path));
-    }
-    let exe = std::env::current_exe().map_err(LabError::io("finding the running program"))?;
-    let mut dir = exe.parent();
-    while let Some(d) = dir {
-        let candidate = d.join("nic-model");
-        if candidate.is_file() {
-            return Ok(candidate);
-        }
-        dir = d.parent();
-    }
-    Err(LabError::Unavailable(
-        "nic-model is not built; run `cargo build -p millrace-nic-models --features device` first".into(),
-    ))
 }
 
 impl Model {
@@ -89,7 +126,11 @@ impl Model {
         let log = dir.join(format!("nic-model-{family}.log"));
         let out = std::fs::File::create(&log).map_err(LabError::io("making the model's log"))?;
         let err = out.try_clone().map_err(LabError::io("making the model's log"))?;
-        let mut command: Command = peer.ns.command(&binary()?.to_string_lossy());
+        let mut command: Command = peer.ns.command(
+            &sibling("nic-model")
+                .map_err(LabError::io("nic-model"))?
+                .to_string_lossy(),
+        );
         command
             .arg(family)
             .arg("--socket")

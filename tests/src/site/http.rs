@@ -1,9 +1,13 @@
-//! The smallest HTTP/1.1 client that tells one backend from another and knows its own 5-tuple.
+//! The smallest HTTP/1.1 client that tells one backend from another and knows its own 5-tuple, and a server for POSTs.
 
+use crate::netns::Netns;
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// An open connection to the VIP.
@@ -14,6 +18,8 @@ pub struct Connection {
     pub local: SocketAddr,
     /// The backend that answered the first request, once it is known.
     pub backend: Option<String>,
+    /// What the server said of the last body it got (`X-Body`).
+    pub body: Option<String>,
 }
 
 impl Connection {
@@ -36,6 +42,7 @@ impl Connection {
             stream: BufReader::new(stream),
             local,
             backend: None,
+            body: None,
         })
     }
 
@@ -75,6 +82,7 @@ impl Connection {
             match name.to_ascii_lowercase().as_str() {
                 "content-length" => length = value.trim().parse().map_err(io::Error::other)?,
                 "x-backend" => backend = Some(value.trim().to_owned()),
+                "x-body" => self.body = Some(value.trim().to_owned()),
                 _ => {}
             }
         }
@@ -92,4 +100,97 @@ impl Connection {
         }
         Ok(String::from_utf8_lossy(&raw).trim_end().to_owned())
     }
+}
+
+/// A server that takes POSTs whole and answers 200 with its name, and the body's length and [`checksum`] in `X-Body`;
+/// nginx would answer before it has read the body.
+#[derive(Debug)]
+pub struct PostServer {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl PostServer {
+    /// Listens on `port`, v4 and v6, inside the namespace.
+    pub fn start(name: &str, ns: &Netns, port: u16) -> io::Result<Self> {
+        let link = std::fs::File::open(format!("/run/netns/{}", ns.name()))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let (name, stopped) = (name.to_owned(), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || {
+            let listener = enter(&link)
+                .and_then(|()| TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))));
+            match listener.and_then(|l| l.set_nonblocking(true).map(|()| l)) {
+                Ok(listener) => {
+                    let _ = ready.send(Ok(()));
+                    accept(&listener, &name, &stopped);
+                }
+                Err(e) => drop(ready.send(Err(e))),
+            }
+        });
+        is_ready.recv().map_err(io::Error::other)??;
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for PostServer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Moves the calling thread into a network namespace.
+pub fn enter(link: &std::fs::File) -> io::Result<()> {
+    let kind = Some(rustix::thread::LinkNameSpaceType::Network);
+    Ok(rustix::thread::move_into_link_name_space(link.as_fd(), kind)?)
+}
+
+fn accept(listener: &TcpListener, name: &str, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                // A client that fails is the client's to report.
+                let _ = serve(stream, name);
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+fn serve(stream: TcpStream, name: &str) -> io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let mut stream = BufReader::new(stream);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        stream.by_ref().take(8192).read_line(&mut line)?;
+        let line = line.trim_end();
+        if line.is_empty() {
+            break;
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().map_err(io::Error::other)?;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body)?;
+    let text = format!("{} {}", body.len(), checksum(&body));
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nX-Backend: {name}\r\nX-Body: {text}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    );
+    stream.get_mut().write_all(answer.as_bytes())
+}
+
+/// FNV-1a, 64 bits: tells a body that arrived whole from one that did not.
+pub fn checksum(body: &[u8]) -> u64 {
+    body.iter().fold(0xcbf2_9ce4_8422_2325, |h, &b| {
+        (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
+    })
 }

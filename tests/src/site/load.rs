@@ -1,6 +1,6 @@
 //! Many clients at once, on new and on kept-alive connections, with every lost request's 5-tuple kept.
 
-use super::http::Connection;
+use super::http::{Connection, enter};
 use crate::netns::Netns;
 use std::collections::BTreeMap;
 use std::io;
@@ -131,10 +131,7 @@ pub fn run(
             let link = link.try_clone()?;
             let keep = i < plan.keepers;
             scope.spawn(move || {
-                let kind = Some(rustix::thread::LinkNameSpaceType::Network);
-                if let Err(e) =
-                    rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&link), kind)
-                {
+                if let Err(e) = enter(&link) {
                     eprintln!("client {i} could not enter the clients' namespace: {e}");
                     return;
                 }

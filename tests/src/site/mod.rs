@@ -97,6 +97,16 @@ impl Site {
         Ok(site)
     }
 
+    /// The bridge's namespace: its port [`Site::balancer_port`] sees what the NIC sends.
+    pub fn bridge(&self) -> &Netns {
+        &self.bridge
+    }
+
+    /// The bridge's port that the NIC's cable is plugged into.
+    pub fn balancer_port(&self) -> &'static str {
+        "p2"
+    }
+
     /// The folder for sockets, configurations and logs.
     pub fn dir(&self) -> &Path {
         &self.dir
