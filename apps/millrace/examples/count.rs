@@ -3,7 +3,7 @@
 //!     clang -O2 -g -target bpf -c apps/millrace/examples/count.bpf.c -o count.bpf.o
 //!     cargo run -p millrace --example count -- count.bpf.o [DEVICE]
 //!
-//! DEVICE is vfio:BDF, vfio-user:PATH or a model such as the default. While it runs, `millrace stats --watch` and
+//! DEVICE is vfio:BDF, vfio-user:PATH or a model, as the default. While it runs, `millrace stats --watch` and
 //! `millrace map dump name protocols` (with the same MILLRACE_RUN_DIR) look inside. Ctrl-C ends it.
 
 use millrace::{App, EngineKind, PortSpec, QueueSel};
@@ -11,51 +11,43 @@ use millrace_ebpf::{Loader, Object};
 use std::error::Error;
 use std::process::ExitCode;
 
-const DEVICE: &str = "model:ixgbe?wire=gen:udp4,flows=100,rate=50000";
+const DEVICE: &str = "model:ixgbe?wire=gen:udp4,flows=100,rate=50000&mac=02:00:00:00:00:02";
 
 fn count(object: &str, device: &str) -> Result<(), Box<dyn Error>> {
     let port = PortSpec::new("eth0", device).queues(2);
     let app = App::builder().port(port).control("count").build()?;
 
     let elf = std::fs::read(object).map_err(|e| format!("cannot read {object}: {e}"))?;
-    let loaded = Loader::new()
-        .cpus(app.workers() as u32)
-        .load(&Object::parse(&elf)?)?;
+    let loader = Loader::new().cpus(app.workers() as u32);
+    let loaded = loader.load(&Object::parse(&elf)?)?;
     app.attach("eth0", QueueSel::All, &loaded.program(None)?, EngineKind::Interp)?;
     for (name, map) in &loaded.maps {
         app.maps().insert(name, map.clone());
     }
 
-    println!("{} on {device}: Ctrl-C ends it", loaded.program(None)?.name());
-    let report = app.run()?;
-    for verdict in [
-        "rx_frames",
-        "xdp_drop",
-        "xdp_pass",
-        "xdp_tx",
-        "xdp_redirect",
-        "xdp_aborted",
-    ] {
-        println!("{verdict:>14} {}", report.stats.total(verdict));
+    println!("{object} runs on {device}; Ctrl-C ends it");
+    let stats = app.run()?.stats;
+    for verdict in "rx_frames xdp_drop xdp_pass xdp_tx xdp_aborted".split(' ') {
+        println!("{verdict:>12} {}", stats.total(verdict));
     }
     for (name, map) in &loaded.maps {
-        let values = map
+        for (key, value) in map
             .iter()
-            .filter(|(_, value)| value.iter().any(|byte| *byte != 0));
-        for (key, value) in values {
-            println!("{name}[{key:?}] = {value:?}");
+            .filter(|(_, value)| value.iter().any(|byte| *byte != 0))
+        {
+            println!("{name} {key:02x?}: {value:02x?}");
         }
     }
     Ok(())
 }
 
 fn main() -> ExitCode {
-    let mut args = std::env::args().skip(1);
-    let Some(object) = args.next() else {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let Some(object) = args.first() else {
         eprintln!("usage: count OBJECT [DEVICE], such as count count.bpf.o {DEVICE}");
         return ExitCode::from(2);
     };
-    match count(&object, &args.next().unwrap_or_else(|| DEVICE.into())) {
+    match count(object, args.get(1).map_or(DEVICE, String::as_str)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("count: {error}");

@@ -4,6 +4,21 @@ use millrace_driver::hint as driver;
 use millrace_ebpf as runtime;
 use runtime::{HintField, HintKind, HintSource};
 
+/// `enum xdp_rss_hash_type` (include/net/xdp.h) by the 82599's RSS type (datasheet 7.1.6, "RSS Type"): L3_IPV4 is bit 0,
+/// L3_IPV6 bit 1, L3_DYNHDR bit 2, L4 bit 3, L4_TCP bit 4, L4_UDP bit 5.
+const RSS_TYPES_82599: [u32; 10] = [
+    0,         // none
+    0b01_1001, // IPv4 TCP
+    0b00_0001, // IPv4
+    0b01_1010, // IPv6 TCP
+    0b00_0110, // IPv6 with extension headers
+    0b00_0010, // IPv6
+    0b01_1110, // IPv6 with extension headers, TCP
+    0b10_1001, // IPv4 UDP
+    0b10_1010, // IPv6 UDP
+    0b10_1110, // IPv6 with extension headers, UDP
+];
+
 /// The runtime's layout of what the driver's queue gives. Fields that a program cannot ask for are left out.
 pub(crate) fn translate(layout: &driver::HintLayout) -> runtime::HintLayout {
     let mut out = runtime::HintLayout::none();
@@ -29,7 +44,10 @@ pub(crate) fn translate(layout: &driver::HintLayout) -> runtime::HintLayout {
                 mask: test.mask,
                 value: test.value,
             }),
-            table: None,
+            table: match kind {
+                HintKind::RxHashType if layout.family.starts_with("82599") => Some(&RSS_TYPES_82599),
+                _ => None,
+            },
             source,
         });
     }

@@ -175,6 +175,7 @@ impl AppBuilder {
             let worker = Worker {
                 id,
                 slots,
+                open: false,
                 inbox,
                 doorstep: routes.doorsteps[id].clone(),
                 routes: routes.clone(),

@@ -86,8 +86,8 @@ impl Programs {
             .collect()
     }
 
-    /// Loads one program of an ELF object as `name`, and shows its maps as `map` where that name is free and as
-    /// `name.map` where it is not. With `reuse`, maps of the same name and shape are shared instead of made anew.
+    /// Loads one program of an ELF object as `name`, and shows its maps as `map` where that name is free, as
+    /// `name.map` where it is not, and its sections as `name.rodata`. With `reuse`, maps of the same name and shape are shared instead of made anew.
     pub(crate) fn load(
         &self,
         elf: &[u8],
@@ -122,10 +122,11 @@ impl Programs {
                 continue;
             }
             let taken = all.contains_key(map_name);
-            let shown_as = if taken {
-                format!("{name}.{map_name}")
-            } else {
-                map_name.clone()
+            // Sections such as .rodata are maps too, and every object has the same.
+            let shown_as = match map_name.strip_prefix('.') {
+                Some(section) => format!("{name}.{section}"),
+                None if taken => format!("{name}.{map_name}"),
+                None => map_name.clone(),
             };
             all.insert(shown_as.clone(), map.clone());
             shown.push(shown_as);

@@ -124,6 +124,7 @@ impl Running {
                 self.handle.hand_over(&name, queue, ctl, pair.map_err(fail)?)?;
             }
         }
+        (0..self.handle.workers()).try_for_each(|worker| self.handle.ask(worker, Command::Open).map(drop))?;
         Ok(self)
     }
 

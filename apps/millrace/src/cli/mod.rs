@@ -52,7 +52,7 @@ impl CliError {
     about = "Look into and steer a running millrace application",
     infer_subcommands = true,
     after_help = "\
-Objects may be shortened: `millrace p s` is `millrace port show`.
+Objects and verbs may be shortened: `millrace po sh` is `millrace port show`.
 
 Examples:
   millrace port show                          what ports there are, and their links

@@ -12,9 +12,9 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let mut out = String::new();
     let numeric: Vec<bool> = (0..columns)
         .map(|i| {
-            rows.iter()
-                .all(|row| row.get(i).is_some_and(|cell| cell.bytes().all(is_numeric)))
-                && !rows.is_empty()
+            let mut cells = rows.iter().map(|row| row.get(i).map_or("", String::as_str));
+            cells.clone().all(|cell| cell.bytes().all(is_numeric))
+                && cells.any(|cell| cell.bytes().any(|b| b.is_ascii_digit()))
         })
         .collect();
     let mut line = |cells: &mut dyn Iterator<Item = &str>| {

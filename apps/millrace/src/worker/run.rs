@@ -26,6 +26,9 @@ pub(crate) enum Command {
     GiveQueues { slot: usize },
     /// Take queues into a slot.
     TakeQueues { slot: usize, pair: Box<QueuePair> },
+    /// Begin to receive. Before this a worker only sends, so that no frame comes in while queues are still on their way to
+    /// the workers that are to send it.
+    Open,
     /// Nothing; the answer says that everything before it has been seen.
     Barrier,
     /// Leave the loop.
@@ -54,6 +57,8 @@ pub(crate) struct WorkerStats {
 pub(crate) struct Worker {
     pub(crate) id: usize,
     pub(crate) slots: Vec<Slot>,
+    /// Whether it receives.
+    pub(crate) open: bool,
     pub(crate) inbox: Inbox<Command, Reply>,
     pub(crate) doorstep: Arc<Doorstep>,
     pub(crate) routes: Arc<Routes>,
@@ -96,7 +101,8 @@ impl Worker {
     /// Every queue once. Returns how many frames were dealt with.
     fn round(&mut self) -> usize {
         let mut work = 0;
-        for at in 0..self.slots.len() {
+        let receiving = if self.open { self.slots.len() } else { 0 };
+        for at in 0..receiving {
             let received = self.slots[at].receive(&mut self.scratch);
             work += received;
             if !self.scratch.away.is_empty() {
@@ -259,6 +265,10 @@ impl Worker {
                     }
                     _ => Reply::Queues(Some(pair)),
                 },
+                Command::Open => {
+                    self.open = true;
+                    Reply::Done
+                }
                 Command::Barrier => Reply::Done,
                 Command::Stop => {
                     stop = true;

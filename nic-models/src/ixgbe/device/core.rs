@@ -112,7 +112,6 @@ impl Core {
     pub fn reset(&mut self) {
         self.file.reset();
         self.eeprom.reset();
-        self.sfp.release();
         self.irq.reset();
         self.counters.resets += 1;
         self.power_on();
@@ -313,11 +312,7 @@ impl Core {
             return;
         }
         self.link_checked = Some(now);
-        self.set_link(!self.wire_gone && wire.link_up());
-    }
-
-    /// The link, and the interrupt that tells of its change.
-    fn set_link(&mut self, up: bool) {
+        let up = !self.wire_gone && wire.link_up();
         if up != self.link {
             self.link = up;
             self.file.set(Id::LINKS, 0, if up { links::UP_10G } else { 0 });
@@ -328,7 +323,7 @@ impl Core {
     fn lose_wire(&mut self) {
         self.counters.wire_errors += 1;
         self.wire_gone = true;
-        self.set_link(false);
+        self.link_checked = None;
     }
 
     /// Takes frames from the wire, at most 64.
