@@ -9,17 +9,17 @@ pub const KEY_LEN: usize = 40;
 /// source and destination port, all in network byte order.
 pub fn hash(key: &[u8; KEY_LEN], input: &[u8]) -> u32 {
     let mut window = u64::from_be_bytes([key[0], key[1], key[2], key[3], key[4], key[5], key[6], key[7]]);
-    let mut next = 8;
     let mut result = 0u32;
-    for &byte in input.iter().take(KEY_LEN - 4) {
+    // The key byte that enters the window as each input byte leaves it; zero past the key's end.
+    let entering = key[8..].iter().copied().chain(std::iter::repeat(0));
+    for (&byte, next) in input.iter().take(KEY_LEN - 4).zip(entering) {
         for bit in (0..8).rev() {
             // All ones where the input bit is set.
             let on = 0u32.wrapping_sub(u32::from(byte >> bit & 1));
             result ^= (window >> 32) as u32 & on;
             window <<= 1;
         }
-        window |= u64::from(key.get(next).copied().unwrap_or(0));
-        next += 1;
+        window |= u64::from(next);
     }
     result
 }

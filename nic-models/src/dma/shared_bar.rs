@@ -22,6 +22,18 @@ impl SharedBar {
         Ok(SharedBar { map, fd })
     }
 
+    /// The other side: maps a BAR's file. It must be sealed against shrinking, or touching it could kill us.
+    pub fn attach(fd: OwnedFd) -> std::io::Result<SharedBar> {
+        if !rustix::fs::fcntl_get_seals(&fd)?.contains(SealFlags::SHRINK) {
+            return Err(std::io::Error::new(
+                std::io::ErrorKind::InvalidInput,
+                "register pages in a file that can shrink; the server must seal it (F_SEAL_SHRINK)",
+            ));
+        }
+        let map = memmap2::MmapOptions::new().map_raw(&fd)?;
+        Ok(SharedBar { map, fd })
+    }
+
     /// The file behind it; offset 0 is the BAR's.
     pub fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -31,7 +43,7 @@ impl SharedBar {
     #[inline]
     fn dword(&self, offset: u32) -> Option<&AtomicU32> {
         let offset = offset as usize;
-        if offset % 4 != 0 || offset.checked_add(4)? > self.map.len() {
+        if !offset.is_multiple_of(4) || offset.checked_add(4)? > self.map.len() {
             return None;
         }
         // SAFETY: the mapping lives as long as `self`, its file cannot shrink (sealed), the dword lies inside (checked)
@@ -74,11 +86,8 @@ mod tests {
     fn a_second_mapping_sees_the_registers_and_the_edges_hold() {
         let bar = SharedBar::new("bar-test", 8192).expect("a memfd");
         bar.store(4096, 0x1234_5678);
-        let other = memmap2::MmapOptions::new()
-            .map_raw_read_only(&bar.fd)
-            .expect("a mapping");
-        assert_eq!(other.len(), 8192);
-        assert_eq!(bar.load(4096), 0x1234_5678);
+        let other = SharedBar::attach(bar.fd.try_clone().expect("a descriptor")).expect("a mapping");
+        assert_eq!(other.load(4096), 0x1234_5678);
         assert!(bar.answer(4096, 0x1234_5678, 1));
         assert!(!bar.answer(4096, 0x1234_5678, 2));
         assert_eq!(bar.load(4096), 1);

@@ -112,6 +112,7 @@ impl Core {
     pub fn reset(&mut self) {
         self.file.reset();
         self.eeprom.reset();
+        self.sfp.release();
         self.irq.reset();
         self.counters.resets += 1;
         self.power_on();
@@ -312,7 +313,11 @@ impl Core {
             return;
         }
         self.link_checked = Some(now);
-        let up = !self.wire_gone && wire.link_up();
+        self.set_link(!self.wire_gone && wire.link_up());
+    }
+
+    /// The link, and the interrupt that tells of its change.
+    fn set_link(&mut self, up: bool) {
         if up != self.link {
             self.link = up;
             self.file.set(Id::LINKS, 0, if up { links::UP_10G } else { 0 });
@@ -323,7 +328,7 @@ impl Core {
     fn lose_wire(&mut self) {
         self.counters.wire_errors += 1;
         self.wire_gone = true;
-        self.link_checked = None;
+        self.set_link(false);
     }
 
     /// Takes frames from the wire, at most 64.

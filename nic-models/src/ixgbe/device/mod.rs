@@ -343,7 +343,7 @@ impl Model for Ixgbe82599 {
             }
             return Ok(());
         }
-        if offset % 4 != 0 || data.len() % 4 != 0 {
+        if !offset.is_multiple_of(4) || !data.len().is_multiple_of(4) {
             return Err(AccessError::BadAccess {
                 index,
                 offset,

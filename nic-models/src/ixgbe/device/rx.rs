@@ -207,11 +207,11 @@ impl Core {
             None
         };
         let hash_wanted = self.file.one(Id::RXCSUM) & rxcsum::PCSD != 0;
-        if let Some((kind, hash)) = rss {
-            if hash_wanted {
-                wb.rss_type = kind as u8;
-                wb.hash = hash;
-            }
+        if let Some((kind, hash)) = rss
+            && hash_wanted
+        {
+            wb.rss_type = kind as u8;
+            wb.hash = hash;
         }
         if !hash_wanted && p.l3 == L3::Ipv4 {
             // IP identification in the low half of that field; the fragment checksum would be the high half.

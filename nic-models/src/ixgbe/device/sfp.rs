@@ -67,6 +67,12 @@ impl Sfp {
         }
     }
 
+    /// A device reset lets go of both lines.
+    pub fn release(&mut self) {
+        (self.clk, self.data) = (true, true);
+        self.stop();
+    }
+
     /// I2CCTL as software reads it: open drain, so a line is low if anyone pulls it.
     pub fn i2cctl(&self) -> u32 {
         let mut value = 0;

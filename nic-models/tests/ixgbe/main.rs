@@ -1,0 +1,10 @@
+//! The 82599 model driven by hand, as a driver would: registers, rings in memory, and a wire held at both ends.
+
+mod control;
+mod interrupts;
+mod mapped;
+mod noise;
+mod receive;
+mod rig;
+mod stress;
+mod transmit;
