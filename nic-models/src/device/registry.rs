@@ -105,9 +105,9 @@ impl ModelSpec {
         static MODELS: AtomicU32 = AtomicU32::new(0);
         let wire = self.wire.as_deref().unwrap_or("null");
         // FNV-1a.
-        let hash = wire
-            .bytes()
-            .fold(0x811c_9dc5u32, |h, b| (h ^ u32::from(b)).wrapping_mul(0x0100_0193));
+        let hash = wire.bytes().fold(0x811c_9dc5u32, |h, b| {
+            (h ^ u32::from(b)).wrapping_mul(0x0100_0193)
+        });
         let [_, a, b, c] = hash
             .wrapping_add(MODELS.fetch_add(1, Ordering::Relaxed))
             .to_be_bytes();

@@ -2,6 +2,7 @@
 #![cfg(feature = "device")]
 
 mod client;
+mod foreign;
 mod hostile;
 mod protocol;
 mod quiesce;
