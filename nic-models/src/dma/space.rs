@@ -121,13 +121,15 @@ impl DmaSpace {
         Ok(())
     }
 
-    /// Unmaps whatever lies in the range and returns how many bytes that was. A mapping that reaches into
-    /// the range is cut: afterwards nothing in the range is reachable, and what lies outside still is.
+    /// Unmaps every page that the range touches and returns how many bytes that was. A mapping that reaches
+    /// into the range is cut: afterwards nothing in the range is reachable, and the pages outside still are.
     pub fn unmap(&mut self, iova: u64, len: u64) -> u64 {
         if len == 0 {
             return 0;
         }
-        let last = iova.saturating_add(len - 1);
+        // Whole pages: a page that is touched is gone.
+        let last = iova.saturating_add(len - 1) | (PAGE - 1);
+        let iova = iova & !(PAGE - 1);
         let from = self.regions.partition_point(|r| r.last < iova);
         let to = self.regions.partition_point(|r| r.start <= last);
         let mut left = Vec::new();

@@ -5,11 +5,12 @@
 //! The server is not trusted: memory it shares must be sealed, lengths and ids are checked, and each request has
 //! a deadline, after which the device counts as gone.
 
+mod regions;
 mod transport;
 
 use std::io;
 use std::ops::RangeInclusive;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,8 +18,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use millrace_nic_models::vfio_user::wire::{
-    self, CapHeader, Capabilities, Command, DeviceInfo, DmaMap, DmaUnmap, IrqInfo, RegionAccess, SetIrqs,
-    SparseArea, SparseHeader, Version,
+    self, Capabilities, Command, DeviceInfo, DmaMap, DmaUnmap, IrqInfo, RegionAccess, SetIrqs, Version,
 };
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect as connect_socket, socket_with,
@@ -26,7 +26,8 @@ use rustix::net::{
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{BusError, CONFIG_REGION, Device, IOVA_LIMIT, MappedArea, MmapArea, ROM_REGION, RegionInfo};
-use crate::mem::{DmaMemory, require_sealed};
+use crate::mem::DmaMemory;
+use regions::{MAX_REPLY, Region};
 use transport::{Answer, Failure, Transport};
 
 /// How long a request may take. A reset is the slowest, and no model takes a second for it.
@@ -35,16 +36,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 const BUSY_PATIENCE: Duration = Duration::from_secs(1);
 /// Regions of a PCI device that matter here: six BARs, ROM, configuration space.
 const REGIONS: u32 = CONFIG_REGION + 1;
-/// Mappable areas accepted in one region.
-const MAX_AREAS: u32 = 1024;
-const PAGE: u64 = 4096;
-
-#[derive(Debug, Default)]
-struct Region {
-    info: RegionInfo,
-    /// The file behind the mappable areas, and where in it the region begins.
-    file: Option<(OwnedFd, u64)>,
-}
 
 #[derive(Debug)]
 struct VfioUserDevice {
@@ -236,77 +227,13 @@ impl VfioUserDevice {
                 "region info",
             )?;
             let (info, _) = self.understood(answer.layout::<wire::RegionInfo>())?;
-            let limit = base
-                + size_of::<CapHeader>()
-                + size_of::<SparseHeader>()
-                + MAX_AREAS as usize * size_of::<SparseArea>();
-            if info.argsz > argsz && argsz == base as u32 && info.argsz as usize <= limit {
+            if info.argsz > argsz && argsz == base as u32 && info.argsz as usize <= MAX_REPLY {
                 argsz = info.argsz; // there are capabilities: ask again with room for them
                 continue;
             }
-            return self.parse_region(index, &info, answer);
+            let parsed = regions::parse(&self.name, &info, answer);
+            return parsed.map_err(|what| self.protocol(&format!("region {index}: {what}")));
         }
-    }
-
-    fn parse_region(
-        &self,
-        index: u32,
-        info: &wire::RegionInfo,
-        mut answer: Answer,
-    ) -> Result<Region, BusError> {
-        let mut region = Region {
-            info: RegionInfo {
-                size: info.size,
-                readable: info.flags & wire::REGION_FLAG_READ != 0,
-                writable: info.flags & wire::REGION_FLAG_WRITE != 0,
-                mmap: Vec::new(),
-            },
-            file: None,
-        };
-        if info.flags & wire::REGION_FLAG_MMAP == 0 {
-            return Ok(region);
-        }
-        let Some(fd) = answer.fds.pop() else {
-            return Ok(region);
-        };
-        let areas = match sparse_areas(info, &answer.payload) {
-            Ok(Some(areas)) => areas,
-            Ok(None) => vec![MmapArea {
-                offset: 0,
-                len: info.size,
-            }],
-            Err(what) => return Err(self.protocol(&format!("region {index}: {what}"))),
-        };
-        let mut end = 0;
-        for area in &areas {
-            let last = area
-                .offset
-                .checked_add(area.len)
-                .filter(|&last| last <= info.size);
-            let file_end = last.and_then(|last| last.checked_add(info.offset));
-            let aligned = (area.offset | area.len | info.offset).is_multiple_of(PAGE) && area.len > 0;
-            match file_end {
-                Some(file_end) if aligned => end = end.max(file_end),
-                _ => {
-                    let what = format!(
-                        "region {index}: {:#x} bytes at {:#x} cannot be mapped",
-                        area.len, area.offset
-                    );
-                    return Err(self.protocol(&what));
-                }
-            }
-        }
-        match require_sealed(fd.as_fd(), end) {
-            Ok(()) => {
-                region.info.mmap = areas;
-                region.file = Some((fd, info.offset));
-            }
-            Err(e) => tracing::warn!(
-                "{}: region {index} is accessed by message, not mapped: {e}",
-                self.name
-            ),
-        }
-        Ok(region)
     }
 
     fn protocol(&self, what: &str) -> BusError {
@@ -581,39 +508,4 @@ impl Device for VfioUserDevice {
         }
         self.alive.load(Ordering::Acquire)
     }
-}
-
-/// The areas of a region's sparse mmap capability; `None` when it has none, so that all of it can be mapped.
-fn sparse_areas(info: &wire::RegionInfo, payload: &[u8]) -> Result<Option<Vec<MmapArea>>, String> {
-    if info.flags & wire::REGION_FLAG_CAPS == 0 {
-        return Ok(None);
-    }
-    let mut at = info.cap_offset as usize;
-    let short = || "its capabilities end too soon".to_owned();
-    while at != 0 {
-        let bytes = payload.get(at..).ok_or_else(short)?;
-        let (cap, rest) = CapHeader::read_from_prefix(bytes).map_err(|_| short())?;
-        if cap.id == wire::REGION_CAP_SPARSE_MMAP {
-            let (sparse, mut rest) = SparseHeader::read_from_prefix(rest).map_err(|_| short())?;
-            if sparse.areas > MAX_AREAS {
-                return Err(format!("it claims {} mappable areas", sparse.areas));
-            }
-            let mut areas = Vec::new();
-            for _ in 0..sparse.areas {
-                let (area, more) = SparseArea::read_from_prefix(rest).map_err(|_| short())?;
-                areas.push(MmapArea {
-                    offset: area.offset,
-                    len: area.size,
-                });
-                rest = more;
-            }
-            return Ok(Some(areas));
-        }
-        let next = cap.next as usize;
-        if next != 0 && next <= at {
-            return Err("its capabilities run in a circle".into());
-        }
-        at = next;
-    }
-    Ok(None)
 }
