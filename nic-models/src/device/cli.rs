@@ -1,7 +1,6 @@
 //! The command line of `nic-model`.
 
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use super::backoff::IdlePolicy;
 use super::privileges::{self, Account, PrivilegeError};
 use super::registry::{ModelError, ModelSpec, parse_mac, parse_queues};
 use crate::dma::Trust;
-use crate::vfio_user::server::{Options, ServeError, Server, remove_socket};
+use crate::vfio_user::server::{Options, ServeError, Server, SocketId, remove_stale_socket};
 
 const ABOUT: &str = "\
 A network card without the card: serves a model of an Intel NIC on a Unix socket, over vfio-user.
@@ -70,7 +69,7 @@ enum What {
     Exerciser(Serve),
     /// Removes a socket once standard input ends; started by nic-model itself before it drops privileges
     #[command(hide = true)]
-    RemoveSocket { path: PathBuf, device: u64, inode: u64 },
+    RemoveSocket { path: PathBuf, id: SocketId },
 }
 
 #[derive(Debug, Args)]
@@ -134,8 +133,8 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         What::Ixgbe(serve) => serve.run("ixgbe"),
         What::Exerciser(serve) => serve.run("exerciser"),
-        What::RemoveSocket { path, device, inode } => {
-            remove_when_closed(&path, (device, inode));
+        What::RemoveSocket { path, id } => {
+            remove_when_closed(&path, id);
             Ok(())
         }
     };
@@ -231,7 +230,6 @@ impl Serve {
             path: path.clone(),
             source,
         };
-        let meta = std::fs::symlink_metadata(&path).map_err(chown)?;
         // A client of the new user's group may connect too.
         std::os::unix::fs::lchown(&path, None, Some(account.gid)).map_err(chown)?;
         let exe = std::env::current_exe().map_err(CliError::Helper)?;
@@ -239,8 +237,7 @@ impl Serve {
         command
             .arg("remove-socket")
             .arg(&path)
-            .arg(meta.dev().to_string())
-            .arg(meta.ino().to_string())
+            .arg(server.socket_id().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
@@ -251,9 +248,9 @@ impl Serve {
 }
 
 /// Waits until whoever started us has ended, however it did, and removes its socket.
-fn remove_when_closed(path: &Path, file: (u64, u64)) {
+fn remove_when_closed(path: &Path, id: SocketId) {
     let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-    remove_socket(path, file);
+    remove_stale_socket(path, id);
 }
 
 fn print_counters(model: &dyn Model) {

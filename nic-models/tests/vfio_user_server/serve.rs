@@ -201,7 +201,7 @@ fn gone(path: &Path) -> bool {
 fn a_killed_server_is_noticed_and_the_next_start_works() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("nic.sock");
-    for _ in 0..3 {
+    for _ in 0..20 {
         let mut model = NicModel::start(&socket, &[]);
         let mut client = model.client();
         assert_eq!(client.read32(0, exerciser::ID), ID_VALUE);

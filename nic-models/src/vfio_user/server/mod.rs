@@ -5,15 +5,16 @@
 //! state is in use any more. One client is served at a time; when it goes, its memory is unmapped, its
 //! interrupts are disconnected and the device is reset, and the next may come.
 //!
-//! `channel` frames messages, `session` carries requests out, `irqs` routes interrupts.
+//! `channel` frames messages, `session` carries requests out, `irqs` routes interrupts, `socket` minds the
+//! socket's file.
 
 mod channel;
 mod irqs;
 mod session;
+mod socket;
 
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +24,7 @@ use tracing::{info, warn};
 
 pub use channel::Disconnect;
 use session::Session;
+pub use socket::{SocketId, remove_stale_socket};
 
 use crate::device::backoff::{Backoff, IdlePolicy, Interest};
 use crate::device::{Model, Work};
@@ -84,51 +86,27 @@ pub type Observer<'a> = &'a mut dyn FnMut(&dyn Model);
 pub struct Server {
     listener: UnixListener,
     path: PathBuf,
-    /// Device and inode of the socket file, so that only our own is removed.
-    file: (u64, u64),
+    id: SocketId,
 }
 
 impl Server {
     /// Listens at `path` (mode 0660). A socket file that nobody listens at any more is replaced.
     pub fn bind(path: &Path) -> Result<Server, ServeError> {
-        let fail = |what| {
-            move |source| ServeError::Bind {
-                path: path.into(),
-                what,
-                source,
-            }
-        };
-        match std::fs::symlink_metadata(path) {
-            Ok(meta) if !meta.file_type().is_socket() => {
-                return Err(ServeError::NotASocket { path: path.into() });
-            }
-            Ok(_) => match UnixStream::connect(path) {
-                Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
-                    std::fs::remove_file(path).map_err(fail("remove the stale socket"))?;
-                }
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) if e.kind() != io::ErrorKind::WouldBlock => return Err(fail("look at it")(e)),
-                Ok(_) | Err(_) => return Err(ServeError::InUse { path: path.into() }),
-            },
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(fail("look at it")(e)),
-        }
-        let listener = UnixListener::bind(path).map_err(|e| match e.kind() {
-            io::ErrorKind::AddrInUse => ServeError::InUse { path: path.into() },
-            _ => fail("bind")(e),
-        })?;
-        listener.set_nonblocking(true).map_err(fail("set up"))?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(fail("set up"))?;
-        let meta = std::fs::symlink_metadata(path).map_err(fail("look at it"))?;
+        let (listener, id) = socket::listen(path)?;
         Ok(Server {
             listener,
             path: path.into(),
-            file: (meta.dev(), meta.ino()),
+            id,
         })
     }
 
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Which file the socket is, for [`remove_stale_socket`].
+    pub fn socket_id(&self) -> SocketId {
+        self.id
     }
 
     /// Serves one client after the other until `stop` is set, or the first has gone with
@@ -146,14 +124,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        remove_socket(&self.path, self.file);
-    }
-}
-
-/// Removes a socket file if it is still the one that has that device and inode number.
-pub fn remove_socket(path: &Path, file: (u64, u64)) {
-    if std::fs::symlink_metadata(path).is_ok_and(|m| (m.dev(), m.ino()) == file) {
-        let _ = std::fs::remove_file(path);
+        socket::remove_own(&self.path, self.id);
     }
 }
 
