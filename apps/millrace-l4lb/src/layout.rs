@@ -122,6 +122,11 @@ impl Backend {
             addr: address_bytes(address),
         }
     }
+
+    /// `BACKEND_*`.
+    pub fn flags(&self) -> u32 {
+        self.state as u32
+    }
 }
 
 /// `struct settings`.
@@ -236,6 +241,34 @@ pub struct VipStats {
     pub no_backend: u64,
 }
 
+impl VipStats {
+    /// Sums two CPUs'.
+    pub fn plus(self, other: VipStats) -> VipStats {
+        VipStats {
+            packets: self.packets + other.packets,
+            bytes: self.bytes + other.bytes,
+            new_flows: self.new_flows + other.new_flows,
+            flow_hits: self.flow_hits + other.flow_hits,
+            flow_misses: self.flow_misses + other.flow_misses,
+            rehashed: self.rehashed + other.rehashed,
+            no_backend: self.no_backend + other.no_backend,
+        }
+    }
+
+    /// What was counted since `earlier`.
+    pub fn since(self, earlier: VipStats) -> VipStats {
+        VipStats {
+            packets: self.packets.saturating_sub(earlier.packets),
+            bytes: self.bytes.saturating_sub(earlier.bytes),
+            new_flows: self.new_flows.saturating_sub(earlier.new_flows),
+            flow_hits: self.flow_hits.saturating_sub(earlier.flow_hits),
+            flow_misses: self.flow_misses.saturating_sub(earlier.flow_misses),
+            rehashed: self.rehashed.saturating_sub(earlier.rehashed),
+            no_backend: self.no_backend.saturating_sub(earlier.no_backend),
+        }
+    }
+}
+
 /// `struct backend_stats`, summed over CPUs.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, IntoBytes, FromBytes, Immutable, KnownLayout, serde::Serialize,
@@ -248,6 +281,26 @@ pub struct BackendStats {
     pub bytes: u64,
     /// Flows that started with it.
     pub new_flows: u64,
+}
+
+impl BackendStats {
+    /// Sums two CPUs'.
+    pub fn plus(self, other: BackendStats) -> BackendStats {
+        BackendStats {
+            packets: self.packets + other.packets,
+            bytes: self.bytes + other.bytes,
+            new_flows: self.new_flows + other.new_flows,
+        }
+    }
+
+    /// What was counted since `earlier`.
+    pub fn since(self, earlier: BackendStats) -> BackendStats {
+        BackendStats {
+            packets: self.packets.saturating_sub(earlier.packets),
+            bytes: self.bytes.saturating_sub(earlier.bytes),
+            new_flows: self.new_flows.saturating_sub(earlier.new_flows),
+        }
+    }
 }
 
 /// Names of `enum reason`, in its order; each counter is in packets.
