@@ -72,8 +72,9 @@ pub(super) struct Core {
     wire_gone: bool,
     /// Last reset, for the free running timer.
     pub epoch: Instant,
-    /// Scratch space for segments and looped-back frames.
+    /// Scratch space for a segment, and for it with its VLAN tag.
     pub scratch: Vec<u8>,
+    pub tagged: Vec<u8>,
 }
 
 impl Core {
@@ -103,6 +104,7 @@ impl Core {
             wire_gone: false,
             epoch,
             scratch: Vec::new(),
+            tagged: Vec::new(),
         };
         core.power_on();
         core

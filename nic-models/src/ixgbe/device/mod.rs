@@ -134,18 +134,13 @@ impl Ixgbe82599 {
         })
     }
 
-    /// The wire, for tests that look at what went out.
-    pub fn wire(&mut self) -> &mut dyn Wire {
-        &mut *self.wire
-    }
-
     fn act_on(&mut self, event: ConfigEvent) {
         match event {
             ConfigEvent::BusMaster(on) => self.core.dma.set_enabled(on),
             ConfigEvent::MsixEnable(on) => self.core.irq.set_msix_enabled(on),
             ConfigEvent::MsixFunctionMask(on) => self.core.irq.set_msix_masked(on),
             ConfigEvent::Flr => self.function_reset(),
-            // D3hot to D0 resets the function's registers (PMCSR has no soft reset inside).
+            // Coming back from D3hot resets the registers: PMCSR's No_Soft_Reset is 0 (9.3.7.1.4).
             ConfigEvent::PowerState(0) => self.core.reset(),
             ConfigEvent::PowerState(_) => {}
         }
@@ -250,6 +245,7 @@ fn pci_config(mac: [u8; 6]) -> PciConfig {
         .bar(4, BarKind::Mem64Prefetch, BAR4_SIZE)
         .interrupt_pin(1)
         .power_management(0x40)
+        .read_only(0x44, &[0]) // No_Soft_Reset: off
         .msix(
             0x70,
             pci::MsixLayout {

@@ -15,7 +15,7 @@ const MIN_FRAME: usize = 60;
 /// Descriptors of one queue in a round.
 const DESCRIPTORS: u32 = 256;
 
-/// A descriptor or frame that silicon would not send: the queue stops (malicious driver detection, 7.2.?).
+/// A descriptor or frame that silicon would not send: the queue stops (as malicious driver detection does).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum Malformed {
     #[error("descriptor type {0:#x} is neither context nor data")]
@@ -59,7 +59,7 @@ impl Core {
             return false;
         }
         let mut queue = std::mem::take(slot);
-        let told = self.run_queue(wire, q, &mut queue);
+        let told = self.run_queue(wire, &mut queue);
         self.tx[q as usize] = queue;
         match told {
             Ok(true) => self.irq.tx_cause(q as u16),
@@ -77,7 +77,7 @@ impl Core {
     }
 
     /// Whether something was written back that software asked to be told of.
-    fn run_queue(&mut self, wire: &mut dyn Wire, q: u32, queue: &mut TxQueue) -> Result<bool, Stop> {
+    fn run_queue(&mut self, wire: &mut dyn Wire, queue: &mut TxQueue) -> Result<bool, Stop> {
         let mut reported = false;
         let mut frames = 0;
         let todo = queue.ring.available().min(DESCRIPTORS);
@@ -85,7 +85,7 @@ impl Core {
             let at = queue.ring.address(0);
             let descriptor = self.dma.read_desc16(at)?;
             let command = (descriptor[1] >> 24) as u8;
-            let ends = self.take_descriptor(wire, q, queue, descriptor)?;
+            let ends = self.take_descriptor(wire, queue, descriptor)?;
             queue.ring.advance(1);
             if command & cmd::RS != 0 {
                 reported = true;
@@ -108,7 +108,6 @@ impl Core {
     fn take_descriptor(
         &mut self,
         wire: &mut dyn Wire,
-        q: u32,
         queue: &mut TxQueue,
         descriptor: [u64; 2],
     ) -> Result<bool, Stop> {
@@ -135,7 +134,7 @@ impl Core {
         if command & cmd::EOP == 0 {
             return Ok(false);
         }
-        let sent = self.send_gathered(wire, q, queue, command);
+        let sent = self.send_gathered(wire, queue, command);
         queue.drop_frame();
         sent?;
         Ok(true)
@@ -145,7 +144,6 @@ impl Core {
     fn send_gathered(
         &mut self,
         wire: &mut dyn Wire,
-        q: u32,
         queue: &mut TxQueue,
         last_command: u8,
     ) -> Result<(), Malformed> {
@@ -168,7 +166,7 @@ impl Core {
                     tpid,
                     tci: legacy.vlan,
                 });
-                self.send_buffer(wire, &mut queue.buf[..end], tag, q, counter);
+                self.send_buffer(wire, &mut queue.buf[..end], tag, counter);
             }
             First::Advanced(data) => {
                 let context = queue.contexts[usize::from(data.idx & 1)];
@@ -183,30 +181,25 @@ impl Core {
                         &data,
                         &context,
                         tag,
-                        q,
                         counter,
                     );
                 }
                 checksums(&mut queue.buf[HEADROOM..end], &data, &context)?;
-                self.send_buffer(wire, &mut queue.buf[..end], tag, q, counter);
+                self.send_buffer(wire, &mut queue.buf[..end], tag, counter);
             }
         }
         Ok(())
     }
 
     /// Sends the frame after the headroom of `buf`, with a tag if there is one.
-    fn send_buffer(&mut self, wire: &mut dyn Wire, buf: &mut [u8], tag: Option<Tag>, q: u32, counter: u32) {
+    fn send_buffer(&mut self, wire: &mut dyn Wire, buf: &mut [u8], tag: Option<Tag>, counter: u32) {
         match tag {
-            Some(tag) if vlan::insert(buf, tag) => self.send(wire, buf, q, counter),
-            _ => self.send(wire, &buf[HEADROOM..], q, counter),
+            Some(tag) if vlan::insert(buf, tag) => self.send(wire, buf, counter),
+            _ => self.send(wire, &buf[HEADROOM..], counter),
         }
     }
 
     /// Segmentation (7.2.4).
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one call site, and the frame borrows the queue"
-    )]
     fn send_segments(
         &mut self,
         wire: &mut dyn Wire,
@@ -214,7 +207,6 @@ impl Core {
         data: &Data,
         context: &Context,
         tag: Option<Tag>,
-        q: u32,
         counter: u32,
     ) -> Result<(), Malformed> {
         let udp = match context.tucmd & tucmd::L4T {
@@ -245,23 +237,24 @@ impl Core {
             return Err(Malformed::PayloadLength { have, said });
         }
         let mut segment = std::mem::take(&mut self.scratch);
-        let mut tagged = Vec::new();
+        let mut tagged = std::mem::take(&mut self.tagged);
         while segments.next_into(frame, &mut segment) {
             match tag {
                 Some(tag) => {
                     tagged.clear();
                     vlan::append_tagged(&mut tagged, &segment, tag);
-                    self.send(wire, &tagged, q, counter);
+                    self.send(wire, &tagged, counter);
                 }
-                None => self.send(wire, &segment, q, counter),
+                None => self.send(wire, &segment, counter),
             }
         }
         self.scratch = segment;
+        self.tagged = tagged;
         Ok(())
     }
 
     /// A finished frame leaves the MAC, padded to the minimum, for the wire or back to the receiver.
-    fn send(&mut self, wire: &mut dyn Wire, frame: &[u8], _q: u32, counter: u32) {
+    fn send(&mut self, wire: &mut dyn Wire, frame: &[u8], counter: u32) {
         let mut padded = [0; MIN_FRAME];
         let frame = if frame.len() < MIN_FRAME {
             padded[..frame.len()].copy_from_slice(frame);
