@@ -30,6 +30,12 @@ pub(crate) fn translate(layout: &driver::HintLayout) -> runtime::HintLayout {
             driver::Source::Software | driver::Source::Absent => continue,
         };
         let Some(loc) = field.loc else { continue };
+        let valid = match field.valid.map(test) {
+            None => None,
+            Some(Some(test)) => Some(test),
+            // Better no hint than one that is taken for valid when it is not.
+            Some(None) => continue,
+        };
         out = out.with(HintField {
             kind,
             loc: Some(runtime::Loc {
@@ -38,12 +44,7 @@ pub(crate) fn translate(layout: &driver::HintLayout) -> runtime::HintLayout {
                 shift: loc.shift,
                 mask: loc.mask,
             }),
-            valid: field.valid.map(|test| runtime::Test {
-                offset: test.offset,
-                width: test.width,
-                mask: test.mask,
-                value: test.value,
-            }),
+            valid,
             table: match kind {
                 HintKind::RxHashType if layout.family.starts_with("82599") => Some(&RSS_TYPES_82599),
                 _ => None,
@@ -52,6 +53,21 @@ pub(crate) fn translate(layout: &driver::HintLayout) -> runtime::HintLayout {
         });
     }
     out
+}
+
+/// The runtime tests for equality only. The opposite of that is an equality too when a single bit is looked at.
+fn test(test: driver::Test) -> Option<runtime::Test> {
+    let value = match test.negate {
+        false => test.value,
+        true if test.mask.is_power_of_two() => (test.value & test.mask) ^ test.mask,
+        true => return None,
+    };
+    Some(runtime::Test {
+        offset: test.offset,
+        width: test.width,
+        mask: test.mask,
+        value,
+    })
 }
 
 fn kind(kind: driver::HintKind) -> Option<HintKind> {
@@ -66,4 +82,69 @@ fn kind(kind: driver::HintKind) -> Option<HintKind> {
         driver::HintKind::Extracted0 => HintKind::Extracted,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOC: driver::Loc = driver::Loc {
+        offset: 4,
+        width: 4,
+        shift: 0,
+        mask: 0xffff_ffff,
+    };
+
+    fn layout(valid: Option<driver::Test>) -> runtime::HintLayout {
+        let type_at = driver::Loc {
+            offset: 0,
+            width: 1,
+            shift: 0,
+            mask: 0xf,
+        };
+        translate(
+            &driver::HintLayout::empty("82599 advanced", 16)
+                .with(driver::HintKind::RssHash, Some(LOC), valid)
+                .with(driver::HintKind::RssType, Some(type_at), None)
+                .with_software(driver::HintKind::FlowMark),
+        )
+    }
+
+    fn raw(rss_type: u8) -> [u8; 16] {
+        let mut raw = [0; 16];
+        raw[0] = rss_type;
+        raw[4..8].copy_from_slice(&0xfeed_beefu32.to_le_bytes());
+        raw
+    }
+
+    #[test]
+    fn a_program_reads_the_hash_and_its_type_where_the_driver_says_they_are() {
+        let layout = layout(None);
+        assert_eq!(layout.read(HintKind::RxHash, &raw(1)), Some(0xfeed_beef));
+        // XDP_RSS_TYPE_L4_IPV4_UDP of the kernel: L3_IPV4, L4, L4_UDP.
+        assert_eq!(layout.read(HintKind::RxHashType, &raw(7)), Some(0b10_1001));
+        assert_eq!(layout.read(HintKind::RxHashType, &raw(0)), Some(0));
+        assert_eq!(
+            layout.read(HintKind::Mark, &raw(0)),
+            None,
+            "software columns are not there"
+        );
+    }
+
+    #[test]
+    fn a_validity_that_cannot_be_told_leaves_the_hint_out_rather_than_wrong() {
+        let test = |mask, negate| {
+            Some(driver::Test {
+                offset: 0,
+                width: 1,
+                mask,
+                value: 0,
+                negate,
+            })
+        };
+        let single = layout(test(0x1, true));
+        assert_eq!(single.read(HintKind::RxHash, &raw(1)), Some(0xfeed_beef));
+        assert_eq!(single.read(HintKind::RxHash, &raw(0)), None);
+        assert_eq!(layout(test(0xf, true)).read(HintKind::RxHash, &raw(1)), None);
+    }
 }
