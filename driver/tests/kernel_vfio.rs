@@ -3,10 +3,12 @@
 
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millrace_driver::bus::{self, BusError, CONFIG_REGION, Device, IOVA_LIMIT, Iommu, Registers};
 use millrace_driver::mem::{AllocOptions, DmaMemory, PageSize};
+use millrace_driver::port::{Port, PortConfig};
+use millrace_driver::queue::{RxBatch, TxMeta};
 use rustix::event::EventfdFlags;
 
 /// A VFIO group can be open once; tests take turns.
@@ -178,4 +180,64 @@ fn a_low_limit_on_locked_memory_says_what_to_raise() {
         Ok(()) => dev.dma_unmap(2 << 20, 1 << 20).unwrap(),
         Err(e) => assert!(matches!(e, BusError::MemLock { limit: 65536, .. }), "{e}"),
     }
+}
+
+/// Needs an 82599 that receives many flows, such as a model on a `gen` wire.
+#[test]
+fn an_82599_forwards_on_two_queues_and_wakes_a_sleeper() {
+    let name = "an_82599_forwards_on_two_queues_and_wakes_a_sleeper";
+    let Some((dev, _turn)) = device(name) else { return };
+    let mut ids = [0; 4];
+    dev.read(CONFIG_REGION, 0, &mut ids).unwrap();
+    if u32::from_le_bytes(ids) != 0x10fb_8086 {
+        println!("SKIP {name}: the device is no 82599");
+        return;
+    }
+    let config = PortConfig {
+        queues: 2,
+        promiscuous: true,
+        interrupts: true,
+        link_wait: Duration::from_secs(10),
+        ..PortConfig::default()
+    };
+    let mut port = Port::open(dev, config).unwrap();
+    assert!(port.link().unwrap().up);
+    let (mut batch, meta) = (RxBatch::new(), TxMeta::default());
+    let mut received = [0; 2];
+    let mut queues = [port.take_queue(0).unwrap(), port.take_queue(1).unwrap()];
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while received.iter().any(|n| *n < 1000) && Instant::now() < deadline {
+        for (i, (rx, tx)) in queues.iter_mut().enumerate() {
+            let n = rx.poll(&mut batch);
+            received[i] += n;
+            let sent: Vec<u8> = (0..n as u8).collect();
+            tx.push_frames(&mut batch, &sent, &meta);
+            tx.submit();
+        }
+    }
+    assert!(received.iter().all(|n| *n >= 1000), "{received:?}");
+
+    // Empty the queue, arm, and sleep until the next frame.
+    let (rx, _) = &mut queues[0];
+    rx.arm().unwrap();
+    let irq = port.irq(0).unwrap();
+    let mut wait = [rustix::event::PollFd::new(&irq, rustix::event::PollFlags::IN)];
+    let timeout = rustix::event::Timespec {
+        tv_sec: 20,
+        tv_nsec: 0,
+    };
+    assert_eq!(
+        rustix::event::poll(&mut wait, Some(&timeout)).unwrap(),
+        1,
+        "no interrupt"
+    );
+    rx.disarm().unwrap();
+    batch.clear();
+    for (rx, tx) in queues {
+        port.stop_queue(rx, tx).unwrap();
+    }
+    let stats = port.stats().unwrap();
+    assert!(stats.rx_packets >= 2000 && stats.tx_packets > 0, "{stats:?}");
+    assert_eq!(port.buffers().in_flight, 0, "{:?}", port.buffers());
+    port.close().unwrap();
 }
