@@ -26,7 +26,6 @@ impl Insn {
     }
 
     /// Encodes into a little-endian slot.
-    #[cfg(test)]
     pub fn encode(self) -> [u8; SLOT] {
         let off = self.off.to_le_bytes();
         let imm = self.imm.to_le_bytes();

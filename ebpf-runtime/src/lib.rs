@@ -27,6 +27,7 @@ pub mod maps;
 mod mem;
 pub mod object;
 mod program;
+mod raw;
 mod xdp;
 
 pub use error::{Errno, Fault, FaultReport, LoadError, SourceLine};

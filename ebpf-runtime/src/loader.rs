@@ -184,6 +184,9 @@ impl Loader {
                 .max(4096);
         }
         let map = Arc::new(Map::new(&def, cpus)?);
+        if let Some(inner) = &wanted.inner {
+            map.set_inner_shape(inner);
+        }
         if wanted.data {
             let mut contents = wanted.initial.clone().unwrap_or_default();
             contents.resize(def.value_size as usize, 0);

@@ -121,3 +121,261 @@ fn objects_compiled_for_every_instruction_set_version_run_alike() {
         assert_eq!(word(&rig.map(".bss").lookup(&[0; 4]).unwrap()), 1);
     }
 }
+
+fn frame(first: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0u8; 64];
+    frame[..first.len()].copy_from_slice(first);
+    frame
+}
+
+#[test]
+fn redirects_name_interface_worker_or_socket() {
+    use millrace_ebpf::RedirectKind as Kind;
+    let Some(elf) = compile("redirects_name_interface_worker_or_socket", "redirects") else {
+        return;
+    };
+    let mut rig = Rig::new(&elf);
+    rig.map("devs")
+        .update(&1u32.to_ne_bytes(), &7u32.to_ne_bytes(), MapFlags::Any)
+        .unwrap();
+    rig.map("devs_by_key")
+        .update(&9u32.to_ne_bytes(), &8u64.to_ne_bytes(), MapFlags::Any)
+        .unwrap();
+    rig.map("cpus")
+        .update(&2u32.to_ne_bytes(), &192u32.to_ne_bytes(), MapFlags::Any)
+        .unwrap();
+    rig.map("socks")
+        .update(&0u32.to_ne_bytes(), &5u32.to_ne_bytes(), MapFlags::Any)
+        .unwrap();
+    let mut go = |bytes: &[u8]| {
+        let verdict = rig.run(&frame(bytes)).0;
+        (verdict.action(), verdict.redirect.kind, verdict.redirect.target)
+    };
+    assert_eq!(go(&[0, 3, 0]), (XdpAction::Redirect, Kind::Ifindex, 3));
+    assert_eq!(go(&[0, 3, 1]), (XdpAction::Aborted, Kind::None, 0));
+    assert_eq!(go(&[1, 1, 0]), (XdpAction::Redirect, Kind::Ifindex, 7));
+    assert_eq!(go(&[1, 0, 0]), (XdpAction::Aborted, Kind::None, 0));
+    assert_eq!(go(&[1, 0, 2]), (XdpAction::Pass, Kind::None, 0));
+    assert_eq!(go(&[1, 1, 4]), (XdpAction::Aborted, Kind::None, 0));
+    assert_eq!(go(&[1, 0, 8]), (XdpAction::Redirect, Kind::Broadcast, 0));
+    assert_eq!(go(&[2, 9, 0]), (XdpAction::Redirect, Kind::Ifindex, 8));
+    assert_eq!(go(&[3, 2, 0]), (XdpAction::Redirect, Kind::Cpu, 2));
+    assert_eq!(go(&[3, 3, 1]), (XdpAction::Drop, Kind::None, 0));
+    assert_eq!(go(&[4, 0, 0]), (XdpAction::Redirect, Kind::Xsk, 0));
+    assert_eq!(go(&[5]), (XdpAction::Redirect, Kind::Xsk, 0));
+}
+
+#[test]
+fn ring_buffer_records_come_out_in_order_and_discarded_ones_do_not() {
+    let Some(elf) = compile(
+        "ring_buffer_records_come_out_in_order_and_discarded_ones_do_not",
+        "events",
+    ) else {
+        return;
+    };
+    let mut rig = Rig::new(&elf);
+    let ring = rig.map("ring").clone();
+    for round in 0..100u8 {
+        assert_eq!(rig.run(&frame(&[2, round, 5, 0])).0.action(), XdpAction::Tx);
+        assert_eq!(rig.run(&frame(&[2, round, 6, 1])).0.action(), XdpAction::Tx);
+        let mut records = Vec::new();
+        ring.consume(10, |r| records.push(r.to_vec())).unwrap();
+        let sizes: Vec<_> = records.iter().map(Vec::len).collect();
+        assert_eq!(sizes, [24, 3, 3], "round {round}");
+        assert_eq!((word(&records[0]), word(&records[0][8..])), (u64::from(round), 5));
+        assert_eq!(records[2], [round, 6, 1]);
+    }
+    let mut sent = 0;
+    while rig.run(&frame(&[2, 1, 1, 0])).0.action() == XdpAction::Tx {
+        sent += 1;
+        assert!(sent < 1000);
+    }
+    assert_eq!(ring.consume(1000, |_| ()).unwrap() / 2, sent);
+    assert!(ring.lost(0).unwrap() > 0);
+}
+
+#[test]
+fn perf_events_carry_the_frame_and_need_an_open_ring() {
+    let Some(elf) = compile("perf_events_carry_the_frame_and_need_an_open_ring", "events") else {
+        return;
+    };
+    let mut rig = Rig::new(&elf);
+    assert_eq!(
+        rig.run(&frame(&[3, 20])).0.raw,
+        Errno::NOENT.raw_os_error() as u32
+    );
+    let perf = rig.map("perf").clone();
+    perf.open_perf(0, 8192).unwrap();
+    assert_eq!(perf.open_perf(0, 8192), Err(Errno::BUSY));
+    assert_eq!(rig.run(&frame(&[3, 20])).0.raw, 0);
+    assert_eq!(
+        rig.run(&frame(&[3, 200])).0.raw,
+        Errno::FAULT.raw_os_error() as u32
+    );
+    let mut records = Vec::new();
+    perf.consume_perf(0, 9, |r| records.push(r.to_vec())).unwrap();
+    assert_eq!(records, [[&[0u8; 4], &frame(&[3, 20])[..20]].concat()]);
+}
+
+#[test]
+fn maps_of_maps_lead_to_the_inner_map_and_follow_changes() {
+    let Some(elf) = compile("maps_of_maps_lead_to_the_inner_map_and_follow_changes", "events") else {
+        return;
+    };
+    let mut rig = Rig::new(&elf);
+    assert_eq!(
+        rig.run(&frame(&[1, 0, 5])).0.action(),
+        XdpAction::Tx,
+        "{:?}",
+        rig.instance.last_fault()
+    );
+    assert_eq!(rig.run(&frame(&[1, 2, 6])).0.action(), XdpAction::Tx);
+    assert_eq!(rig.run(&frame(&[1, 1, 6])).0.raw, 100);
+    assert_eq!(word(&rig.map("first").lookup(&[0; 4]).unwrap()), 5);
+    assert_eq!(word(&rig.map("second").lookup(&[0; 4]).unwrap()), 6);
+    let second = rig.map("second").clone();
+    rig.map("outer")
+        .set_inner(&0u32.to_ne_bytes(), &second, MapFlags::Any)
+        .unwrap();
+    assert_eq!(rig.run(&frame(&[1, 0, 5])).0.action(), XdpAction::Tx);
+    assert_eq!(word(&second.lookup(&[0; 4]).unwrap()), 11);
+}
+
+#[test]
+fn tail_calls_reach_the_entry_and_stop_after_33() {
+    let Some(elf) = compile("tail_calls_reach_the_entry_and_stop_after_33", "calls") else {
+        return;
+    };
+    let mut rig = Rig::of(&elf, Some("calls"));
+    assert_eq!(
+        rig.run(&frame(&[3, 1])).0.action(),
+        XdpAction::Drop,
+        "{:?}",
+        rig.instance.last_fault()
+    );
+    assert_eq!(word(&rig.map("results").lookup(&7u32.to_ne_bytes()).unwrap()), 64);
+    assert_eq!(rig.run(&frame(&[3, 2])).0.action(), XdpAction::Tx);
+    assert_eq!(
+        word(&rig.map("results").lookup(&7u32.to_ne_bytes()).unwrap()),
+        64 + 33
+    );
+    assert_eq!(rig.run(&frame(&[3, 0])).0.action(), XdpAction::Pass);
+    rig.map("jumps").delete(&1u32.to_ne_bytes()).unwrap();
+    assert_eq!(rig.run(&frame(&[3, 1])).0.action(), XdpAction::Pass);
+}
+
+#[test]
+fn an_unknown_helper_is_named_with_its_source_line() {
+    let Some(elf) = compile(
+        "an_unknown_helper_is_named_with_its_source_line",
+        "unknown_helper",
+    ) else {
+        return;
+    };
+    let loaded = Loader::new().load(&Object::parse(&elf).unwrap()).unwrap();
+    let error = loaded.program(Some("wants_routes")).unwrap_err().to_string();
+    assert!(error.contains("helper fib_lookup (#69)"), "{error}");
+    assert!(
+        error.contains("unknown_helper.bpf.c:") && error.contains("bpf_fib_lookup(ctx"),
+        "{error}"
+    );
+    // Its neighbour in the same object runs.
+    assert!(loaded.program(Some("passes")).is_ok());
+    assert!(
+        loaded
+            .program(Some("nope"))
+            .unwrap_err()
+            .to_string()
+            .contains("it has: passes")
+    );
+}
+
+#[test]
+fn callbacks_run_as_often_as_they_should() {
+    let Some(elf) = compile("callbacks_run_as_often_as_they_should", "calls") else {
+        return;
+    };
+    let mut rig = Rig::of(&elf, Some("calls"));
+    let results = rig.map("results").clone();
+    let result = |n: u32| word(&results.lookup(&n.to_ne_bytes()).unwrap());
+    for (count, turns) in [(0u8, 0u64), (1, 1), (10, 10), (41, 41), (42, 41), (200, 41)] {
+        assert_eq!(
+            rig.run(&frame(&[1, count])).0.action(),
+            XdpAction::Tx,
+            "{:?}",
+            rig.instance.last_fault()
+        );
+        assert_eq!(result(1), turns, "{count} turns");
+        assert_eq!(result(2), (0..turns).map(|i| i * i).sum::<u64>(), "{count} turns");
+    }
+    (0..8u32).for_each(|n| results.update(&n.to_ne_bytes(), &[0; 8], MapFlags::Any).unwrap());
+    assert_eq!(
+        rig.run(&frame(&[2, 9])).0.action(),
+        XdpAction::Tx,
+        "{:?}",
+        rig.instance.last_fault()
+    );
+    assert_eq!((result(3), result(4)), (5 + 1, 10 * 1000 + 10 * 9 + 1));
+    assert_eq!(result(5), 8);
+    let table: u64 = rig.map("table").iter().map(|(_, value)| word(&value)).sum();
+    assert_eq!(table, 10 * 9 + 5);
+}
+
+#[test]
+fn metadata_kfuncs_read_the_write_back_through_the_layout() {
+    use millrace_ebpf::{HintField, HintKind, HintLayout, HintSource, Loc, Test, XdpBuff};
+    let Some(elf) = compile("metadata_kfuncs_read_the_write_back_through_the_layout", "hints") else {
+        return;
+    };
+    let mut rig = Rig::new(&elf);
+    let field = |kind, offset, width, valid| HintField {
+        kind,
+        loc: Some(Loc {
+            offset,
+            width,
+            shift: 0,
+            mask: u64::MAX,
+        }),
+        valid,
+        table: None,
+        source: HintSource::Hardware,
+    };
+    let tagged = Some(Test {
+        offset: 8,
+        width: 1,
+        mask: 1,
+        value: 1,
+    });
+    let mut go = |layout: &HintLayout, raw: &[u8]| {
+        rig.instance.set_hints(layout);
+        let mut bytes = [0u8; 128];
+        let verdict = rig
+            .instance
+            .run_one(&mut XdpBuff::new(&mut bytes, 64, 64, 0, raw));
+        assert_eq!(
+            verdict.action(),
+            XdpAction::Pass,
+            "{:?}",
+            rig.instance.last_fault()
+        );
+        bytes[64..96]
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .map(|w| u64::from_le_bytes(*w))
+            .collect::<Vec<_>>()
+    };
+    let missing = |e: Errno| i64::from(-e.raw_os_error()) as u64;
+    let none = go(&HintLayout::none(), &[0; 16]);
+    assert_eq!(none[..3], [missing(Errno::OPNOTSUPP); 3]);
+    let layout = HintLayout::none()
+        .with(field(HintKind::RxHash, 0, 4, None))
+        .with(field(HintKind::VlanTci, 6, 2, tagged));
+    let raw = [0x78, 0x56, 0x34, 0x12, 0, 0, 0x05, 0x20, 1, 0, 0, 0, 0, 0, 0, 0];
+    assert_eq!(
+        go(&layout, &raw),
+        [0x1234_5678, missing(Errno::OPNOTSUPP), 0x2005, 0x8100]
+    );
+    let untagged = [0x78, 0x56, 0x34, 0x12, 0, 0, 0x05, 0x20, 0, 0, 0, 0, 0, 0, 0, 0];
+    assert_eq!(go(&layout, &untagged)[2], missing(Errno::NODATA));
+}

@@ -6,6 +6,7 @@ mod csum;
 mod map;
 mod names;
 mod packet;
+mod ring;
 mod text;
 
 use crate::interp::{Core, Then, errno};
@@ -45,6 +46,7 @@ pub(crate) fn support(id: i32) -> Support {
         | 5..=8
         | 12
         | 23
+        | 25
         | 28
         | 44
         | 51
@@ -54,23 +56,14 @@ pub(crate) fn support(id: i32) -> Support {
         | 94
         | 118
         | 125
+        | 130..=134
         | 160
         | 164
-        | 177
-        | 181
-        | 182
-        | 188
-        | 189
-        | 190
-        | 195
-        | 208 => Support::Yes,
+        | 177 => Support::Yes,
+        181 | 182 | 188..=190 | 195 | 208 => Support::Yes,
         69 | 163 => Support::No {
             name,
             reason: "needs a snapshot of the host's routes, which this runtime does not keep yet; route in the program or pass the frame on",
-        },
-        25 | 130..=134 => Support::No {
-            name,
-            reason: "needs a ring buffer, which this build does not have yet",
         },
         _ if name == "unknown" => Support::No {
             name,
@@ -101,6 +94,7 @@ pub(crate) fn call(id: i32, core: &mut Core, a: [u64; 5], buf: &mut XdpBuff<'_>)
             });
         }
         23 => packet::redirect(core, a),
+        25 => ring::perf_output(core, buf, a)?,
         28 => csum::diff(core, buf, a)?,
         44 => packet::adjust_head(buf, a),
         51 => packet::redirect_map(core, a)?,
@@ -110,6 +104,11 @@ pub(crate) fn call(id: i32, core: &mut Core, a: [u64; 5], buf: &mut XdpBuff<'_>)
         94 => map::spin_unlock(core, buf, a[0])?,
         118 => clock::jiffies(core),
         125 => clock::boottime(core),
+        130 => ring::output(core, buf, a)?,
+        131 => ring::reserve(core, a)?,
+        132 => ring::finish(core, a, false)?,
+        133 => ring::finish(core, a, true)?,
+        134 => ring::query(core, a)?,
         160 => clock::monotonic(core),
         164 => {
             let callback = callback(a[1])?;
@@ -173,6 +172,11 @@ pub(crate) fn entry(core: &mut Core, map: u64, next: u32) -> Result<Option<(u32,
 
 /// Takes back what a program that ended did not give back.
 pub(crate) fn release(core: &mut Core, buf: &mut XdpBuff<'_>) {
+    while core.space.record_count() != 0 {
+        if let Some((ring, record)) = core.space.take_record(None) {
+            ring.commit(&record, true);
+        }
+    }
     if let Some(addr) = core.lock.take() {
         // The value it lies in may be gone from its map, but stays memory.
         let _ = core.space.store::<4>(buf, addr, 0);

@@ -164,6 +164,12 @@ impl Hash {
     /// Index of the key's element.
     #[inline]
     fn search(&self, key: &[u8], hash: u32) -> Option<u32> {
+        Some(self.search_at(key, hash)?.0)
+    }
+
+    /// Index of the key's element, and the bucket's sequence number while it was there.
+    #[inline]
+    fn search_at(&self, key: &[u8], hash: u32) -> Option<(u32, u32)> {
         let bucket = hash & self.mask;
         let mut wait = Wait::default();
         'again: loop {
@@ -185,7 +191,7 @@ impl Hash {
                 }
                 if self.field(elem, HASH).load(Relaxed) == hash && self.key_is(elem, key) {
                     if unchanged() {
-                        return Some(elem);
+                        return Some((elem, seq));
                     }
                     continue 'again;
                 }
@@ -244,23 +250,31 @@ impl Hash {
 
     /// Each worker's value, padded when per-CPU.
     pub fn read(&self, key: &[u8]) -> Result<Vec<u8>, Errno> {
-        let elem = self.search(key, self.hash(key)).ok_or(Errno::NOENT)?;
-        match &self.percpu {
-            None => {
-                let mut out = vec![0; self.value];
-                self.elems
-                    .read(elem as usize * self.stride + self.value_at, &mut out);
-                Ok(out)
-            }
-            Some(p) => {
-                let mut out = vec![0; p.stride * p.cpus as usize];
-                for (cpu, value) in out.chunks_exact_mut(p.stride).enumerate() {
-                    p.arena
-                        .read(p.block * cpu + p.stride * elem as usize, &mut value[..self.value]);
-                }
-                Ok(out)
+        let hash = self.hash(key);
+        loop {
+            let (elem, seq) = self.search_at(key, hash).ok_or(Errno::NOENT)?;
+            let value = self.read_elem(elem);
+            // Unless the bucket changed, the element was the key's own all the while.
+            fence(Acquire);
+            if self.seq(hash & self.mask).load(Relaxed) == seq {
+                return Ok(value);
             }
         }
+    }
+
+    fn read_elem(&self, elem: u32) -> Vec<u8> {
+        let Some(p) = &self.percpu else {
+            let mut out = vec![0; self.value];
+            self.elems
+                .read(elem as usize * self.stride + self.value_at, &mut out);
+            return out;
+        };
+        let mut out = vec![0; p.stride * p.cpus as usize];
+        for (cpu, value) in out.chunks_exact_mut(p.stride).enumerate() {
+            p.arena
+                .read(p.block * cpu + p.stride * elem as usize, &mut value[..self.value]);
+        }
+        out
     }
 
     /// Creates or replaces.

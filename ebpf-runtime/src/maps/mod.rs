@@ -2,8 +2,11 @@
 //! threads. Values live in memory that stays mapped until the map is dropped.
 
 mod array;
+mod def;
 mod hash;
+mod lpm;
 mod refs;
+mod ring;
 
 use std::hash::{BuildHasher, Hasher};
 use std::io;
@@ -13,148 +16,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::mem::arena::Range;
 use crate::{Errno, LoadError, Program};
 use array::Array;
+use def::check;
 use hash::{Hash, NewValue};
+use lpm::Lpm;
 use refs::{InnerMaps, Programs, Targets};
+use ring::{Perf, Ring};
 
+pub use def::{BPF_F_RDONLY, BPF_F_RDONLY_PROG, BPF_F_WRONLY, BPF_F_ZERO_SEED, MapDef, MapFlags, MapType};
 pub(crate) use refs::ProgramSlot;
-
-/// Creation flags of linux/bpf.h that mean something here.
-pub const BPF_F_RDONLY: u32 = 1 << 3;
-/// Control side may not read.
-pub const BPF_F_WRONLY: u32 = 1 << 4;
-/// Hash seed 0, for repeatable order.
-pub const BPF_F_ZERO_SEED: u32 = 1 << 6;
-/// Programs may not write.
-pub const BPF_F_RDONLY_PROG: u32 = 1 << 7;
-
-/// Longest key: programs build keys on a stack frame of 512 bytes.
-const KEY_MAX: u32 = 512;
-/// Longest value.
-const VALUE_MAX: u32 = 16 << 20;
-/// Most memory one map may map, in bytes. Pages are only touched when used.
-const MAP_BYTES_MAX: usize = 1 << 36;
-
-/// Map types of `enum bpf_map_type` (linux/bpf.h) that this runtime has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u32)]
-#[allow(missing_docs)]
-pub enum MapType {
-    Hash = 1,
-    Array = 2,
-    ProgArray = 3,
-    PerfEventArray = 4,
-    PercpuHash = 5,
-    PercpuArray = 6,
-    LruHash = 9,
-    LruPercpuHash = 10,
-    LpmTrie = 11,
-    ArrayOfMaps = 12,
-    HashOfMaps = 13,
-    Devmap = 14,
-    Cpumap = 16,
-    Xskmap = 17,
-    DevmapHash = 25,
-    Ringbuf = 27,
-}
-
-/// `flags` of an update: `BPF_ANY`, `BPF_NOEXIST`, `BPF_EXIST`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[repr(u32)]
-pub enum MapFlags {
-    /// Create or replace.
-    #[default]
-    Any,
-    /// Create only: `EEXIST` when the key is there.
-    NoExist,
-    /// Replace only: `ENOENT` when the key is not there.
-    Exist,
-}
-
-impl MapFlags {
-    /// From the number a program or client gives; `BPF_F_LOCK` (4) is accepted and means the same as without.
-    pub fn from_raw(raw: u64) -> Result<MapFlags, Errno> {
-        match raw & !4 {
-            0 => Ok(MapFlags::Any),
-            1 => Ok(MapFlags::NoExist),
-            2 => Ok(MapFlags::Exist),
-            _ => Err(Errno::INVAL),
-        }
-    }
-}
-
-impl MapType {
-    /// All types.
-    pub const ALL: [MapType; 16] = [
-        MapType::Hash,
-        MapType::Array,
-        MapType::ProgArray,
-        MapType::PerfEventArray,
-        MapType::PercpuHash,
-        MapType::PercpuArray,
-        MapType::LruHash,
-        MapType::LruPercpuHash,
-        MapType::LpmTrie,
-        MapType::ArrayOfMaps,
-        MapType::HashOfMaps,
-        MapType::Devmap,
-        MapType::Cpumap,
-        MapType::Xskmap,
-        MapType::DevmapHash,
-        MapType::Ringbuf,
-    ];
-
-    /// From the number in an object.
-    pub fn from_raw(raw: u32) -> Option<MapType> {
-        MapType::ALL.into_iter().find(|t| *t as u32 == raw)
-    }
-
-    /// The name that bpftool uses.
-    pub fn name(self) -> &'static str {
-        match self {
-            MapType::Hash => "hash",
-            MapType::Array => "array",
-            MapType::ProgArray => "prog_array",
-            MapType::PerfEventArray => "perf_event_array",
-            MapType::PercpuHash => "percpu_hash",
-            MapType::PercpuArray => "percpu_array",
-            MapType::LruHash => "lru_hash",
-            MapType::LruPercpuHash => "lru_percpu_hash",
-            MapType::LpmTrie => "lpm_trie",
-            MapType::ArrayOfMaps => "array_of_maps",
-            MapType::HashOfMaps => "hash_of_maps",
-            MapType::Devmap => "devmap",
-            MapType::Cpumap => "cpumap",
-            MapType::Xskmap => "xskmap",
-            MapType::DevmapHash => "devmap_hash",
-            MapType::Ringbuf => "ringbuf",
-        }
-    }
-
-    /// Whether every worker has a value of its own.
-    pub fn is_percpu(self) -> bool {
-        matches!(
-            self,
-            MapType::PercpuHash | MapType::PercpuArray | MapType::LruPercpuHash
-        )
-    }
-}
-
-/// A map definition, out of an object or made by hand.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MapDef {
-    /// Name.
-    pub name: String,
-    /// Type.
-    pub kind: MapType,
-    /// Bytes of a key.
-    pub key_size: u32,
-    /// Bytes of a value.
-    pub value_size: u32,
-    /// Most entries it can hold.
-    pub max_entries: u32,
-    /// `BPF_F_*` creation flags.
-    pub flags: u32,
-}
 
 /// A map.
 #[derive(Debug)]
@@ -172,6 +41,9 @@ enum Storage {
     Targets(Targets),
     Programs(Programs),
     InnerMaps(InnerMaps),
+    Lpm(Lpm),
+    Ring(Ring),
+    Perf(Perf),
 }
 
 impl Map {
@@ -195,9 +67,9 @@ impl Map {
             }
             MapType::ProgArray => Ok(Storage::Programs(Programs::new(def.max_entries))),
             MapType::ArrayOfMaps | MapType::HashOfMaps => Ok(Storage::InnerMaps(InnerMaps::new(def))),
-            MapType::LpmTrie | MapType::PerfEventArray | MapType::Ringbuf => {
-                return Err(bad(format!("type {} is not in this build", def.kind.name())));
-            }
+            MapType::LpmTrie => Lpm::new(def).map(Storage::Lpm),
+            MapType::Ringbuf => Ring::new(def.max_entries).map(Storage::Ring),
+            MapType::PerfEventArray => Ok(Storage::Perf(Perf::new(def, cpus))),
         };
         let storage =
             storage.map_err(|e| bad(format!("no memory for its {} entries: {e}", def.max_entries)))?;
@@ -242,7 +114,9 @@ impl Map {
             Storage::Targets(t) => t.len(),
             Storage::Programs(p) => p.len(),
             Storage::InnerMaps(m) => m.len(),
-            Storage::Array(_) => self.def.max_entries,
+            Storage::Lpm(l) => l.len(),
+            Storage::Perf(p) => p.len(),
+            Storage::Ring(_) | Storage::Array(_) => self.def.max_entries,
         }
     }
 
@@ -272,6 +146,8 @@ impl Map {
             Storage::Targets(t) => t.read(key),
             Storage::Programs(p) => p.id(key),
             Storage::InnerMaps(m) => m.id(key),
+            Storage::Lpm(l) => l.read(key),
+            Storage::Ring(_) | Storage::Perf(_) => Err(Errno::OPNOTSUPP),
         }
     }
 
@@ -303,7 +179,10 @@ impl Map {
             Storage::Array(a) => a.write(key, value, flags, None),
             Storage::Hash(h) => h.update(key, &NewValue::All(value), flags),
             Storage::Targets(t) => t.write(key, value, flags),
-            Storage::Programs(_) | Storage::InnerMaps(_) => Err(Errno::INVAL),
+            Storage::Lpm(l) => l.update(key, value, flags),
+            Storage::Programs(_) | Storage::InnerMaps(_) | Storage::Ring(_) | Storage::Perf(_) => {
+                Err(Errno::INVAL)
+            }
         }
     }
 
@@ -327,6 +206,13 @@ impl Map {
         match &self.storage {
             Storage::Programs(p) => p.set(index, program),
             _ => Err(Errno::INVAL),
+        }
+    }
+
+    /// Says what inner maps must look like; otherwise the first one inserted does.
+    pub(crate) fn set_inner_shape(&self, shape: &MapDef) {
+        if let Storage::InnerMaps(m) = &self.storage {
+            m.set_shape(shape);
         }
     }
 
@@ -355,6 +241,8 @@ impl Map {
             Storage::Targets(t) => t.remove(key),
             Storage::Programs(p) => p.remove(key),
             Storage::InnerMaps(m) => m.remove(key),
+            Storage::Lpm(l) => l.remove(key),
+            Storage::Ring(_) | Storage::Perf(_) => Err(Errno::INVAL),
         }
     }
 
@@ -367,6 +255,8 @@ impl Map {
             Storage::Hash(h) => h.next_key(key),
             Storage::Targets(t) => t.next_key(key),
             Storage::InnerMaps(m) => m.next_key(key),
+            Storage::Lpm(l) => l.next_key(key),
+            Storage::Ring(_) | Storage::Perf(_) => Err(Errno::OPNOTSUPP),
             Storage::Array(_) | Storage::Programs(_) => array::next_index(key, self.def.max_entries),
         }
     }
@@ -383,6 +273,39 @@ impl Map {
                 }
             }
         })
+    }
+
+    /// Hands up to `max` finished records of a `RINGBUF` to `f`, in order; gives their number. One consumer at a time.
+    pub fn consume(&self, max: usize, f: impl FnMut(&[u8])) -> Result<usize, Errno> {
+        match &self.storage {
+            Storage::Ring(r) => Ok(r.consume(max, f)),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
+    /// Opens the ring of one worker in a `PERF_EVENT_ARRAY`; `EBUSY` when it is open. Until then programs get `ENOENT`.
+    pub fn open_perf(&self, worker: u32, bytes: u32) -> Result<(), Errno> {
+        match &self.storage {
+            Storage::Perf(p) => p.open(worker, bytes),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
+    /// Hands up to `max` records of one worker's ring in a `PERF_EVENT_ARRAY` to `f`.
+    pub fn consume_perf(&self, worker: u32, max: usize, f: impl FnMut(&[u8])) -> Result<usize, Errno> {
+        match &self.storage {
+            Storage::Perf(p) => Ok(p.ring(worker)?.consume(max, f)),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
+    /// Records that found no room, in a `RINGBUF` or in one worker's ring of a `PERF_EVENT_ARRAY`.
+    pub fn lost(&self, worker: u32) -> Result<u64, Errno> {
+        match &self.storage {
+            Storage::Ring(r) => Ok(r.lost()),
+            Storage::Perf(p) => Ok(p.ring(worker)?.lost()),
+            _ => Err(Errno::INVAL),
+        }
     }
 
     /// Refuses writes from the control side from now on (`BPF_MAP_FREEZE`); programs are not affected.
@@ -405,6 +328,7 @@ impl Map {
         match &self.storage {
             Storage::Array(a) => a.find(key, cpu),
             Storage::Hash(h) => h.find(key, cpu),
+            Storage::Lpm(l) => l.find(key),
             _ => None,
         }
     }
@@ -414,6 +338,7 @@ impl Map {
         match &self.storage {
             Storage::Array(a) => a.range_at(addr),
             Storage::Hash(h) => h.range_at(addr),
+            Storage::Lpm(l) => l.range_at(addr),
             _ => None,
         }
     }
@@ -432,6 +357,7 @@ impl Map {
         match &self.storage {
             Storage::Array(a) => a.write(key, value, flags, Some(cpu)),
             Storage::Hash(h) => h.update(key, &NewValue::One(value, cpu), flags),
+            Storage::Lpm(l) => l.update(key, value, flags),
             _ => Err(Errno::INVAL),
         }
     }
@@ -439,7 +365,42 @@ impl Map {
     /// `bpf_map_delete_elem` of a program.
     pub(crate) fn program_delete(&self, key: &[u8]) -> Result<(), Errno> {
         match &self.storage {
-            Storage::Array(_) | Storage::Hash(_) => self.remove(key),
+            Storage::Array(_) | Storage::Hash(_) | Storage::Lpm(_) => self.remove(key),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
+    /// `bpf_ringbuf_reserve`.
+    pub(crate) fn reserve(&self, len: u64) -> Result<Option<Range>, Errno> {
+        match &self.storage {
+            Storage::Ring(r) => Ok(r.reserve(len)),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
+    /// `bpf_ringbuf_submit` and `_discard`.
+    pub(crate) fn commit(&self, record: &Range, discard: bool) {
+        if let Storage::Ring(r) = &self.storage {
+            r.commit(record, discard);
+        }
+    }
+
+    /// `bpf_ringbuf_output`; with `worker`, `bpf_perf_event_output`.
+    pub(crate) fn output(&self, worker: Option<u32>, parts: [&[u8]; 2]) -> Result<(), Errno> {
+        match (&self.storage, worker) {
+            (Storage::Ring(r), None) => r.output(parts),
+            (Storage::Perf(p), Some(worker)) => p
+                .ring(worker)?
+                .output(parts)
+                .map_err(|e| if e == Errno::AGAIN { Errno::NOSPC } else { e }),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
+    /// `bpf_ringbuf_query`.
+    pub(crate) fn query(&self, what: u64) -> Result<u64, Errno> {
+        match &self.storage {
+            Storage::Ring(r) => Ok(r.query(what)),
             _ => Err(Errno::INVAL),
         }
     }
@@ -486,63 +447,13 @@ impl Map {
     }
 }
 
-/// What the kernel's `map_alloc_check` of each type refuses.
-fn check(def: &MapDef) -> Result<(), String> {
-    use MapType as T;
-    let size = |what: &str, got: u32, want: &[u32]| match want.contains(&got) {
-        true => Ok(()),
-        false => Err(format!("{} size {got}, must be {want:?}", what)),
-    };
-    if def.max_entries == 0 && def.kind != T::PerfEventArray {
-        return Err("max_entries is 0; set it in the object or with Loader::map_max_entries".into());
-    }
-    match def.kind {
-        T::Array | T::PercpuArray => size("key", def.key_size, &[4])?,
-        T::ProgArray | T::PerfEventArray | T::ArrayOfMaps => {
-            size("key", def.key_size, &[4])?;
-            size("value", def.value_size, &[4])?;
-        }
-        T::HashOfMaps => size("value", def.value_size, &[4])?,
-        T::Devmap | T::DevmapHash | T::Cpumap => {
-            size("key", def.key_size, &[4])?;
-            size("value", def.value_size, &[4, 8])?;
-        }
-        T::Xskmap => {
-            size("key", def.key_size, &[4])?;
-            size("value", def.value_size, &[4])?;
-        }
-        T::LpmTrie if !(5..=260).contains(&def.key_size) => {
-            return Err(format!(
-                "key size {} of an LPM trie, must be 5 to 260",
-                def.key_size
-            ));
-        }
-        T::Ringbuf => {
-            size("key", def.key_size, &[0])?;
-            size("value", def.value_size, &[0])?;
-            if !def.max_entries.is_power_of_two() || !def.max_entries.is_multiple_of(4096) {
-                return Err(format!(
-                    "ring of {} bytes, must be a power of two of pages",
-                    def.max_entries
-                ));
-            }
-            return Ok(());
-        }
-        _ => {}
-    }
-    if def.key_size == 0 || def.key_size > KEY_MAX {
-        return Err(format!("key size {}, must be 1 to {KEY_MAX}", def.key_size));
-    }
-    if def.value_size == 0 || def.value_size > VALUE_MAX {
-        return Err(format!("value size {}, must be 1 to {VALUE_MAX}", def.value_size));
-    }
-    Ok(())
-}
-
 /// Values are padded to 8 bytes.
 fn pad8(n: usize) -> usize {
     n.next_multiple_of(8)
 }
+
+/// Most memory one map may map, in bytes. Pages are only touched when used.
+const MAP_BYTES_MAX: usize = 1 << 36;
 
 /// A size that arithmetic did not overflow and that is within reason.
 fn bounded(bytes: Option<usize>) -> io::Result<usize> {

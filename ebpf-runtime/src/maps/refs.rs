@@ -247,6 +247,11 @@ impl InnerMaps {
     }
 
     /// Says what inner maps must look like; without it the first one inserted does.
+    pub fn set_shape(&self, shape: &MapDef) {
+        // The first word counts.
+        let _ = self.shape.set(shape.clone());
+    }
+
     pub fn set(&self, key: &[u8], inner: &Arc<Map>, flags: MapFlags) -> Result<(), Errno> {
         let def = inner.def();
         if matches!(

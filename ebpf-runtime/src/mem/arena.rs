@@ -51,7 +51,6 @@ impl Arena {
 
     /// A ring of `len` bytes (a multiple of the page size) mapped twice in a row, so that a record that wraps round is
     /// contiguous from where it begins.
-    #[allow(dead_code)]
     pub fn ring(len: usize) -> io::Result<Arena> {
         let total = len.checked_mul(2).ok_or(io::ErrorKind::OutOfMemory)?;
         if len == 0 || !len.is_multiple_of(PAGE) {
@@ -131,6 +130,17 @@ impl Arena {
         self.check(off, 1, 1);
         // SAFETY: as for `u32`.
         unsafe { AtomicU8::from_ptr(self.base.as_ptr().add(off)) }
+    }
+
+    /// One byte.
+    #[inline]
+    pub fn read_byte(&self, off: usize) -> u8 {
+        self.u8(off).load(Relaxed)
+    }
+
+    /// One byte.
+    pub fn write_byte(&self, off: usize, byte: u8) {
+        self.u8(off).store(byte, Relaxed);
     }
 
     /// Copies in, 8 bytes at a time; `off` is 8-aligned.

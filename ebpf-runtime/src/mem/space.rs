@@ -61,7 +61,8 @@ pub(crate) struct Space {
     cache: [Range; CACHED],
     next: usize,
     maps: Vec<Arc<Map>>,
-    records: Vec<Range>,
+    /// Reserved records, each with the index of its ring.
+    records: Vec<(u32, Range)>,
 }
 
 // SAFETY: the ranges point into arenas owned by `maps`, which are `Send + Sync`; the stack is owned.
@@ -80,7 +81,6 @@ enum Reach {
     Shared,
 }
 
-#[allow(dead_code)]
 impl Space {
     /// A space with an empty stack and no maps.
     pub fn new() -> Space {
@@ -167,19 +167,17 @@ impl Space {
     }
 
     /// Lets the program reach a record it reserved in a ring of this space.
-    pub fn add_record(&mut self, range: Range) {
-        self.records.push(range);
+    pub fn add_record(&mut self, ring: u64, range: Range) -> u64 {
+        self.records.push((((ring & !TAG) >> 8) as u32, range));
+        range.addr()
     }
 
-    /// Takes a reserved record away again; `None` when there is none that begins at `addr`.
-    pub fn take_record(&mut self, addr: u64) -> Option<Range> {
-        let at = self.records.iter().position(|r| r.addr() == addr)?;
-        Some(self.records.swap_remove(at))
-    }
-
-    /// Any record that the program did not give back.
-    pub fn pop_record(&mut self) -> Option<Range> {
-        self.records.pop()
+    /// Takes a reserved record away again, with its ring; any record when `addr` is `None`.
+    pub fn take_record(&mut self, addr: Option<u64>) -> Option<(Arc<Map>, Range)> {
+        let wanted = |(_, r): &(u32, Range)| addr.is_none_or(|a| r.addr() == a);
+        let at = self.records.iter().position(wanted)?;
+        let (ring, range) = self.records.swap_remove(at);
+        Some((self.maps.get(ring as usize)?.clone(), range))
     }
 
     /// Records reserved and not given back.
@@ -228,8 +226,8 @@ impl Space {
         let record = self
             .records
             .iter()
-            .find(|r| within(r, addr, len).is_some())
-            .copied();
+            .map(|(_, r)| *r)
+            .find(|r| within(r, addr, len).is_some());
         let found = match record {
             Some(range) => range,
             None => {

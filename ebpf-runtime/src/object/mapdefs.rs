@@ -6,7 +6,6 @@ use crate::maps::{BPF_F_RDONLY_PROG, MapDef, MapType};
 
 /// A map as an object defines it.
 #[derive(Debug, Clone)]
-#[allow(dead_code)]
 pub(crate) struct ObjectMap {
     pub def: MapDef,
     /// ELF section and offset that relocations name it by.
@@ -19,8 +18,6 @@ pub(crate) struct ObjectMap {
     /// Definition of the maps in it, and where its `values` array begins in the definition.
     pub inner: Option<Box<MapDef>>,
     pub values_at: Option<u64>,
-    /// `LIBBPF_PIN_BY_NAME`.
-    pub pin_by_name: bool,
 }
 
 fn bad(map: &str, reason: impl Into<String>) -> LoadError {
@@ -46,7 +43,6 @@ pub(crate) struct BtfMap {
     pub def: MapDef,
     pub inner: Option<Box<MapDef>>,
     pub values_at: Option<u64>,
-    pub pin_by_name: bool,
 }
 
 /// Reads the struct that a variable in `.maps` has as its type.
@@ -65,7 +61,6 @@ pub(crate) fn btf_map(btf: &Btf, name: &str, ty: u32, nested: bool) -> Result<Bt
     };
     let mut out_inner = None;
     let mut values_at = None;
-    let mut pin_by_name = false;
     for member in members {
         let field = btf.string(member.name);
         let number = || {
@@ -85,8 +80,8 @@ pub(crate) fn btf_map(btf: &Btf, name: &str, ty: u32, nested: bool) -> Result<Bt
             "value_size" => def.value_size = number()?,
             "key" => def.key_size = size()?,
             "value" => def.value_size = size()?,
-            "pinning" => pin_by_name = number()? == 1,
-            "numa_node" | "map_extra" => {}
+            // Pinning is the control plane's affair; a NUMA node is where the worker that touches a page first runs.
+            "pinning" | "numa_node" | "map_extra" => {}
             "values" if !nested => {
                 values_at = Some(u64::from(member.offset));
                 def.value_size = 4;
@@ -115,7 +110,6 @@ pub(crate) fn btf_map(btf: &Btf, name: &str, ty: u32, nested: bool) -> Result<Bt
         def,
         inner: out_inner,
         values_at,
-        pin_by_name,
     })
 }
 

@@ -279,7 +279,6 @@ fn parse(data: &[u8]) -> Result<Object, LoadError> {
                     data: false,
                     inner: parsed.inner,
                     values_at: parsed.values_at,
-                    pin_by_name: parsed.pin_by_name,
                 });
             }
             if len > 0 && !maps.iter().any(|m| m.section == index) {
@@ -306,7 +305,6 @@ fn parse(data: &[u8]) -> Result<Object, LoadError> {
                 data: true,
                 inner: None,
                 values_at: None,
-                pin_by_name: false,
             });
         }
     }
@@ -432,7 +430,6 @@ fn legacy_section(
             data: false,
             inner: None,
             values_at: None,
-            pin_by_name: false,
         });
     }
     Ok(())

@@ -90,14 +90,20 @@ pub const HEADROOM: usize = 256;
 
 /// Runs one frame with room on both sides.
 pub fn run(instance: &mut Instance, frame: &[u8]) -> (Verdict, Vec<u8>) {
+    let (verdict, meta, frame) = run_meta(instance, frame);
+    (verdict, frame[meta..].to_vec())
+}
+
+/// The same; the frame comes with the metadata before it, whose length is the second value.
+pub fn run_meta(instance: &mut Instance, frame: &[u8]) -> (Verdict, usize, Vec<u8>) {
     let mut buffer = vec![0u8; HEADROOM + frame.len() + 512];
     buffer[HEADROOM..HEADROOM + frame.len()].copy_from_slice(frame);
-    let (verdict, start, len) = {
+    let (verdict, meta, start, len) = {
         let mut buf = XdpBuff::new(&mut buffer, HEADROOM, frame.len(), 0, &[]);
         let verdict = instance.run_one(&mut buf);
-        (verdict, buf.data_offset(), buf.len())
+        (verdict, buf.meta_len(), buf.data_offset(), buf.len())
     };
-    (verdict, buffer[start..start + len].to_vec())
+    (verdict, meta, buffer[start - meta..start + len].to_vec())
 }
 
 /// An IPv4 UDP frame of 60 bytes.

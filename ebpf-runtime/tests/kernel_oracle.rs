@@ -1,0 +1,272 @@
+//! The same programs on the same frames, here and in the Linux kernel: verdicts, frames and map contents must be equal.
+
+mod common;
+#[path = "common/kernel.rs"]
+mod kernel;
+
+use std::sync::Arc;
+
+use common::{compile_with, udp_frame};
+use kernel::{KernelMap, KernelProgram, available};
+use millrace_ebpf::{EngineKind, Loader, MapFlags, MapType, Object, Program};
+
+/// Deterministic bytes.
+fn noise(seed: u64) -> impl FnMut() -> u8 {
+    let mut x = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    move || {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        (x >> 24) as u8
+    }
+}
+
+/// Frames that begin with each of `firsts` and each of `seconds`, the rest noise.
+fn frames(firsts: &[u8], seconds: &[u8]) -> Vec<Vec<u8>> {
+    let mut out = Vec::new();
+    for (i, first) in firsts.iter().enumerate() {
+        for (j, second) in seconds.iter().enumerate() {
+            let mut next = noise((i * 100 + j) as u64 + 1);
+            let mut frame: Vec<u8> = (0..64 + (i * 7 + j * 13) % 60).map(|_| next()).collect();
+            frame[0] = *first;
+            frame[1] = *second;
+            out.push(frame);
+        }
+    }
+    out
+}
+
+/// Runs the frames through both and compares after each.
+fn compare(program: &Arc<Program>, frames: &[Vec<u8>], what: &str) {
+    let kernel =
+        KernelProgram::load(program).unwrap_or_else(|e| panic!("{what}: the kernel refuses it: {e}"));
+    let mut instance = program.instance(EngineKind::Interp, 0).unwrap();
+    for (n, frame) in frames.iter().enumerate() {
+        let theirs = kernel
+            .run(frame)
+            .unwrap_or_else(|e| panic!("{what}, frame {n}: {e}"));
+        // A test run gives the frame with its metadata.
+        let (verdict, _, bytes) = common::run_meta(&mut instance, frame);
+        assert_eq!(
+            verdict.raw,
+            theirs.verdict,
+            "{what}, frame {n} {frame:02x?}: {:?}",
+            instance.last_fault()
+        );
+        assert!(
+            bytes == theirs.frame,
+            "{what}, frame {n}:\nours   {bytes:02x?}\nkernel {:02x?}",
+            theirs.frame
+        );
+        compare_maps(program, &kernel.maps, &format!("{what}, frame {n}"));
+    }
+}
+
+fn compare_maps(program: &Arc<Program>, theirs: &[KernelMap], what: &str) {
+    for (ours, theirs) in program.maps().iter().zip(theirs) {
+        if !matches!(ours.kind(), MapType::Array | MapType::Hash | MapType::LpmTrie) {
+            continue;
+        }
+        for (key, value) in ours.iter() {
+            let kernel = theirs.lookup(&key);
+            assert_eq!(
+                Some(&value),
+                kernel.as_ref(),
+                "{what}: map {} key {key:02x?}",
+                ours.name()
+            );
+        }
+    }
+}
+
+fn programs(test: &str, file: &str, cpu: &str, program: Option<&str>) -> Option<Arc<Program>> {
+    let elf = compile_with(test, file, &[&format!("-mcpu={cpu}")])?;
+    let loaded = Loader::new().load(&Object::parse(&elf).unwrap()).unwrap();
+    Some(loaded.program(program).unwrap())
+}
+
+#[test]
+fn counting_agrees_with_the_kernel() {
+    let name = "counting_agrees_with_the_kernel";
+    if !available(name) {
+        return;
+    }
+    for cpu in ["v1", "v2", "v3", "v4"] {
+        let Some(program) = programs(name, "count", cpu, None) else {
+            return;
+        };
+        let mut all: Vec<_> = (0..24)
+            .map(|i| udp_frame([1, 2, 9, 53, 80, 443][i % 6]))
+            .collect();
+        all.extend(frames(&[0, 8], &[1, 2]));
+        compare(&program, &all, &format!("count {cpu}"));
+    }
+}
+
+#[test]
+fn arithmetic_agrees_with_the_kernel() {
+    let name = "arithmetic_agrees_with_the_kernel";
+    if !available(name) {
+        return;
+    }
+    let edges: [u64; 12] = [
+        0,
+        1,
+        2,
+        31,
+        63,
+        0x7fff_ffff,
+        0x8000_0000,
+        0xffff_ffff,
+        0x1_0000_0000,
+        i64::MAX as u64,
+        i64::MIN as u64,
+        u64::MAX,
+    ];
+    let mut all = Vec::new();
+    for a in edges {
+        for b in edges {
+            let words = [a, b, a ^ b.rotate_left(32), b.wrapping_sub(a)];
+            let mut frame: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+            frame.resize(60, 0x5a);
+            all.push(frame);
+        }
+    }
+    for cpu in ["v1", "v2", "v3", "v4"] {
+        let Some(program) = programs(name, "arith", cpu, None) else {
+            return;
+        };
+        compare(&program, &all, &format!("arith {cpu}"));
+    }
+}
+
+#[test]
+fn moving_edges_agrees_with_the_kernel() {
+    let name = "moving_edges_agrees_with_the_kernel";
+    if !available(name) {
+        return;
+    }
+    for cpu in ["v1", "v3", "v4"] {
+        let Some(program) = programs(name, "edges", cpu, None) else {
+            return;
+        };
+        let by = [0, 1, 3, 4, 8, 14, 40, 60, 100, 127, 128, 200, 216, 240, 252, 255];
+        compare(
+            &program,
+            &frames(&[0, 1, 2, 3, 4, 5, 6], &by),
+            &format!("edges {cpu}"),
+        );
+    }
+}
+
+#[test]
+fn calls_agree_with_the_kernel() {
+    let name = "calls_agree_with_the_kernel";
+    if !available(name) {
+        return;
+    }
+    // Callbacks would need function information in BTF, which the oracle does not hand over.
+    for cpu in ["v1", "v3", "v4"] {
+        let options = [&format!("-mcpu={cpu}"), "-DWITHOUT_CALLBACKS"];
+        let Some(elf) = compile_with(name, "calls", &options) else {
+            return;
+        };
+        let loaded = Loader::new().load(&Object::parse(&elf).unwrap()).unwrap();
+        let program = loaded.program(Some("calls")).unwrap();
+        compare(
+            &program,
+            &frames(&[0, 4], &[0, 1, 2, 5, 39, 40, 41, 127, 128, 200, 255]),
+            &format!("calls {cpu}"),
+        );
+    }
+}
+
+#[test]
+fn tail_calls_agree_with_the_kernel() {
+    let name = "tail_calls_agree_with_the_kernel";
+    if !available(name) {
+        return;
+    }
+    let Some(elf) = compile_with(name, "calls", &["-mcpu=v3", "-DWITHOUT_CALLBACKS"]) else {
+        return;
+    };
+    let loaded = Loader::new().load(&Object::parse(&elf).unwrap()).unwrap();
+    let again = loaded.program(Some("tail_again")).unwrap();
+    let target = loaded.program(Some("tail_target")).unwrap();
+    let main = loaded.program(Some("calls")).unwrap();
+
+    // The kernel's programs must share one set of maps, so the callees are loaded over the caller's.
+    let kernel = KernelProgram::load(&main).unwrap();
+    let load_over = |p: &Arc<Program>| KernelProgram::load_with(p, &kernel.maps).unwrap();
+    let (k_target, k_again) = (load_over(&target), load_over(&again));
+    let at = main.maps().iter().position(|m| m.name() == "jumps").unwrap();
+    kernel.maps[at]
+        .update(&1u32.to_ne_bytes(), &k_target.fd().to_ne_bytes())
+        .unwrap();
+    kernel.maps[at]
+        .update(&2u32.to_ne_bytes(), &k_again.fd().to_ne_bytes())
+        .unwrap();
+    let mut instance = main.instance(EngineKind::Interp, 0).unwrap();
+    for frame in frames(&[3], &[0, 1, 2, 3, 4, 200]) {
+        let theirs = kernel.run(&frame).unwrap();
+        let (verdict, _) = common::run(&mut instance, &frame);
+        assert_eq!(
+            verdict.raw,
+            theirs.verdict,
+            "entry {}: {:?}",
+            frame[1],
+            instance.last_fault()
+        );
+        compare_maps(&main, &kernel.maps, &format!("entry {}", frame[1]));
+    }
+}
+
+#[test]
+fn prefix_matches_agree_with_the_kernel() {
+    let name = "prefix_matches_agree_with_the_kernel";
+    if !available(name) {
+        return;
+    }
+    let Some(elf) = compile_with(name, "events", &["-mcpu=v3"]) else {
+        return;
+    };
+    let loaded = Loader::new().load(&Object::parse(&elf).unwrap()).unwrap();
+    let routes = loaded.map("routes").unwrap();
+    let prefixes: [(u32, [u8; 4], u32); 8] = [
+        (0, [0, 0, 0, 0], 1),
+        (8, [10, 0, 0, 0], 2),
+        (16, [10, 1, 0, 0], 3),
+        (24, [10, 1, 2, 0], 4),
+        (32, [10, 1, 2, 3], 5),
+        (9, [10, 128, 0, 0], 6),
+        (31, [192, 168, 0, 2], 7),
+        (1, [128, 0, 0, 0], 8),
+    ];
+    for (len, addr, hop) in prefixes {
+        let key = [len.to_ne_bytes(), addr].concat();
+        routes.update(&key, &hop.to_ne_bytes(), MapFlags::Any).unwrap();
+    }
+    let addresses: [[u8; 4]; 12] = [
+        [10, 1, 2, 3],
+        [10, 1, 2, 4],
+        [10, 1, 3, 3],
+        [10, 2, 2, 3],
+        [10, 128, 0, 1],
+        [10, 127, 0, 1],
+        [11, 0, 0, 1],
+        [192, 168, 0, 2],
+        [192, 168, 0, 3],
+        [192, 168, 0, 4],
+        [255, 255, 255, 255],
+        [0, 0, 0, 0],
+    ];
+    let mut all = Vec::new();
+    for address in addresses {
+        let mut frame = vec![0u8; 60];
+        frame[1..5].copy_from_slice(&address);
+        all.push(frame);
+    }
+    let text = |s: &[u8]| [&[4u8], s, &[0; 59][s.len()..]].concat();
+    all.extend([text(b"abcd"), text(b"abcx"), text(b"ab"), text(b"abcde")]);
+    compare(&loaded.program(None).unwrap(), &all, "events");
+}
