@@ -72,7 +72,7 @@ pub enum LoadError {
         reason: String,
     },
     /// The program calls a kernel function that this runtime does not have.
-    #[error("program `{program}`, instruction {insn}{}: kernel function `{name}` is not available here; see the list of kfuncs in the docs", at_line(.line))]
+    #[error("program `{program}`, instruction {insn}{}: kernel function `{name}` is not available here; ebpf-runtime/README.md lists those that are", at_line(.line))]
     Kfunc {
         /// Program name.
         program: String,

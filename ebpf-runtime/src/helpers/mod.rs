@@ -71,7 +71,7 @@ pub(crate) fn support(id: i32) -> Support {
         },
         _ => Support::No {
             name,
-            reason: "is not available to XDP programs here; see the list of helpers in the docs",
+            reason: "is not available to XDP programs here; ebpf-runtime/README.md lists those that are",
         },
     }
 }

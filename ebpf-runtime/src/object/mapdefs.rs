@@ -32,7 +32,7 @@ fn kind_of(map: &str, raw: u32) -> Result<MapType, LoadError> {
         bad(
             map,
             format!(
-                "type {raw} of enum bpf_map_type is not supported; see the table of map types in the docs"
+                "type {raw} of enum bpf_map_type is not supported; ebpf-runtime/README.md lists those that are"
             ),
         )
     })
