@@ -5,7 +5,17 @@ mod common;
 use common::*;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+
+/// A child that does not outlive a test that fails.
+struct Guarded(Child);
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 #[test]
 fn the_example_counts_until_it_is_interrupted() {
@@ -27,13 +37,14 @@ fn the_example_counts_until_it_is_interrupted() {
     let dir = tempfile::tempdir().expect("tempdir");
     let object = dir.path().join("count.bpf.o");
     std::fs::write(&object, elf).expect("write");
-    let mut child = Command::new(example)
+    let child = Command::new(example)
         .arg(&object)
         .env("MILLRACE_RUN_DIR", dir.path())
         .stdout(Stdio::piped())
         .spawn()
         .expect("example runs");
-    let mut output = BufReader::new(child.stdout.take().expect("stdout"));
+    let mut child = Guarded(child);
+    let mut output = BufReader::new(child.0.stdout.take().expect("stdout"));
     let mut first = String::new();
     output.read_line(&mut first).expect("a line");
     assert!(first.contains("Ctrl-C"), "{first}");
@@ -49,9 +60,9 @@ fn the_example_counts_until_it_is_interrupted() {
             serde_json::from_slice(&millrace().expect("millrace").stdout).unwrap_or_default();
         stats["ports"][0]["queues"][0]["counters"]["xdp_drop"].as_u64() > Some(100)
     });
-    let pid = rustix::process::Pid::from_child(&child);
+    let pid = rustix::process::Pid::from_child(&child.0);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("interrupt");
-    assert!(child.wait().expect("the example ends").success());
+    assert!(child.0.wait().expect("the example ends").success());
     let mut rest = String::new();
     output.read_to_string(&mut rest).expect("output");
     let of = |name: &str| -> u64 {
