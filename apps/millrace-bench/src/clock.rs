@@ -44,8 +44,8 @@ pub fn gigahertz() -> f64 {
     (0..5).map(|_| run()).fold(0.0, f64::max)
 }
 
-/// Keeps this thread, and the children it starts, on the CPU it is on: caches stay warm, and a tracer and its child take
-/// turns without waking another core. Where the system refuses, numbers are noisier and nothing else.
+/// Keeps this thread on the CPU it is on, so that its caches stay warm. Where the system refuses, numbers are noisier and
+/// nothing else.
 pub fn stay_on_this_cpu() {
     let mut cpus = CpuSet::new();
     cpus.set(sched_getcpu());

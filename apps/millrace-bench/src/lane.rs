@@ -93,13 +93,6 @@ impl Lane {
         self.program.as_ref()?.last_fault().map(|fault| fault.to_string())
     }
 
-    /// BPF instructions executed so far, where the engine counts them.
-    pub fn bpf_instructions(&self) -> u64 {
-        self.program
-            .as_ref()
-            .map_or(0, |instance| instance.stats().instructions)
-    }
-
     /// The queues, to be given back to their port.
     pub fn into_queues(self) -> (RxQueue, TxQueue) {
         (self.rx, self.tx)

@@ -49,9 +49,7 @@ enum BenchError {
         "case {case}: not every frame went where it should, so its numbers would mean nothing: {outcome}"
     )]
     WrongOutcome { case: &'static str, outcome: String },
-    #[error(
-        "instructions cannot be counted: {0}; --no-instructions leaves them out (counting needs ptrace of a child process)"
-    )]
+    #[error("instructions cannot be counted: {0}; --no-instructions leaves them out")]
     Counting(io::Error),
     #[error("the report cannot be written as JSON: {0}")]
     Json(serde_json::Error),

@@ -3,7 +3,10 @@
 use std::process::{Command, Output};
 
 fn bench(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_millrace-bench")).args(args).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_millrace-bench"))
+        .args(args)
+        .output()
+        .unwrap()
 }
 
 fn row(args: &[&str]) -> Result<serde_json::Value, String> {
@@ -29,14 +32,32 @@ fn counted_instructions_repeat() {
         Err(why) => panic!("{why}"),
     };
     let second = count().unwrap()["instructions_per_packet"].as_f64().unwrap();
-    assert!(first > 30.0, "a frame cannot be received and sent in {first} instructions");
-    assert!((first - second).abs() < 0.02 * first, "{first} and then {second} instructions a packet");
+    assert!(
+        first > 30.0,
+        "a frame cannot be received and sent in {first} instructions"
+    );
+    assert!(
+        (first - second).abs() < 0.02 * first,
+        "{first} and then {second} instructions a packet"
+    );
 }
 
 #[test]
 fn a_row_has_the_agreed_names() {
-    let row = row(&["lb", "--json", "--case", "forward", "--millis", "1", "--no-instructions"]).unwrap();
-    assert_eq!((&row["case"], &row["engine"]), (&"forward".into(), &"none".into()));
+    let row = row(&[
+        "lb",
+        "--json",
+        "--case",
+        "forward",
+        "--millis",
+        "1",
+        "--no-instructions",
+    ])
+    .unwrap();
+    assert_eq!(
+        (&row["case"], &row["engine"]),
+        (&"forward".into(), &"none".into())
+    );
     assert!(row["pps"].as_u64().unwrap() > 0);
     assert!(row["cycles_per_packet"].as_f64().unwrap() > 0.0);
     assert!(row["instructions_per_packet"].is_null());
@@ -44,10 +65,16 @@ fn a_row_has_the_agreed_names() {
 
 #[test]
 fn unknown_cases_and_engines_are_told_which_there_are() {
-    for (args, known) in [(["lb", "--case", "tcp5"], "tcp4-l2"), (["lb", "--engine", "warp"], "interp")] {
+    for (args, known) in [
+        (["lb", "--case", "tcp5"], "tcp4-l2"),
+        (["lb", "--engine", "warp"], "interp"),
+    ] {
         let output = bench(&args);
         assert!(!output.status.success());
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(message.contains(known) && message.lines().count() == 1, "{message}");
+        assert!(
+            message.contains(known) && message.lines().count() == 1,
+            "{message}"
+        );
     }
 }

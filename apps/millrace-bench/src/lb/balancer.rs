@@ -27,4 +27,3 @@ pub fn ready(engine: EngineKind, mac: [u8; 6]) -> Result<(Instance, Balancer), B
     }
     Ok((instance, balancer))
 }
-

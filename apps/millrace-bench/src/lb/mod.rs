@@ -14,8 +14,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use millrace_ebpf::{EngineKind, LoadError};
 use millrace_l4lb::balancer::Balancer;
 use report::{Report, Row};
-use serde::{Deserialize, Serialize};
-use std::process::Command;
 
 /// The balancer's port and the router in front of it.
 const OURS: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -38,32 +36,17 @@ pub struct Args {
     /// CPU milliseconds to spend on each row
     #[arg(long, default_value_t = 1000, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=600_000))]
     pub millis: u64,
-    /// Do not count instructions (single-stepping takes seconds a row)
+    /// Do not count instructions (single-stepping takes a second or so a row)
     #[arg(long)]
     pub no_instructions: bool,
-    /// The traced child that a counting run starts
-    #[arg(long, hide = true)]
-    pub counted_child: bool,
 }
 
 const ENGINES: [EngineKind; 3] = [EngineKind::Interp, EngineKind::Jit, EngineKind::Rbpf];
-
-/// What a counted child says.
-#[derive(Serialize, Deserialize)]
-struct Counted {
-    frames: u64,
-}
 
 /// Runs the bench and prints the report.
 pub fn run(args: &Args) -> Result<(), BenchError> {
     let engines = engines(&args.engines)?;
     let cases = chosen(&args.cases)?;
-    if args.counted_child {
-        return match (cases.first(), engines.first()) {
-            (Some(case), Some(engine)) => counted_child(case, *engine),
-            _ => Ok(()),
-        };
-    }
     let machine = report::machine();
     clock::stay_on_this_cpu();
     let mut rows = Vec::new();
@@ -102,7 +85,7 @@ pub fn run(args: &Args) -> Result<(), BenchError> {
     }
     Report {
         bench: "lb",
-        machine: report::machine(),
+        machine,
         notes,
         rows,
     }
@@ -146,7 +129,9 @@ fn engine_name(engine: Option<EngineKind>) -> &'static str {
 fn rig(case: &Case, engine: Option<EngineKind>) -> Result<(Rig, Option<Balancer>), BenchError> {
     let (instance, balancer) = match engine {
         None => (None, None),
-        Some(engine) => balancer::ready(engine, OURS).map(|(instance, balancer)| (Some(instance), Some(balancer)))?,
+        Some(engine) => {
+            balancer::ready(engine, OURS).map(|(instance, balancer)| (Some(instance), Some(balancer)))?
+        }
     };
     let wire = format!("gen:{},dport=80,size=64,{MACS}", case.traffic);
     let mut rig = Rig::new(&wire, OURS, instance)?;
@@ -190,12 +175,11 @@ fn row(args: &Args, case: &Case, engine: Option<EngineKind>) -> Result<Row, Benc
     let samples = rig.measure(args.millis * 1_000_000, |done| bar.set_position(done));
     let gigahertz = before.max(clock::gigahertz());
     check(case, &rig)?;
-    drop(rig);
     let instructions = if args.no_instructions {
         None
     } else {
-        let mut progress = |count: u64| bar.set_message(format!("{count} instructions"));
-        Some(count_instructions(case, engine, &mut progress)?)
+        bar.set_message("counting instructions");
+        Some(instructions(&mut rig)?)
     };
     bar.finish_and_clear();
     Ok(Row::new(
@@ -208,36 +192,12 @@ fn row(args: &Args, case: &Case, engine: Option<EngineKind>) -> Result<Row, Benc
     ))
 }
 
-/// Starts a child that does the same under the trap flag; gives instructions a frame.
-fn count_instructions(
-    case: &Case,
-    engine: Option<EngineKind>,
-    progress: &mut dyn FnMut(u64),
-) -> Result<f64, BenchError> {
-    let program = std::env::current_exe().map_err(BenchError::Counting)?;
-    let mut command = Command::new(program);
-    command.args(["lb", "--counted-child", "--case", case.name]);
-    if let Some(engine) = engine {
-        command.args(["--engine", engine.name()]);
-    }
-    let (instructions, said) = step::count(command, progress).map_err(BenchError::Counting)?;
-    let counted: Counted = serde_json::from_str(&said).map_err(|error| BenchError::Counting(error.into()))?;
-    Ok(instructions as f64 / counted.frames.max(1) as f64)
-}
-
-/// In the child: the same rig, one empty section and one with frames.
-fn counted_child(case: &Case, engine: EngineKind) -> Result<(), BenchError> {
-    let (mut rig, _balancer) = rig(case, (!case.bare).then_some(engine))?;
+/// Instructions a frame, by single steps through one small section.
+fn instructions(rig: &mut Rig) -> Result<f64, BenchError> {
     rig.set_frames(COUNTED_FRAMES);
     rig.supply();
     rig.drain();
     rig.supply();
-    step::ask_to_be_traced().map_err(BenchError::Counting)?;
-    step::counted(|| ());
-    let frames = step::counted(|| rig.drain()) as u64;
-    println!(
-        "{}",
-        serde_json::to_string(&Counted { frames }).map_err(|error| BenchError::Counting(error.into()))?
-    );
-    Ok(())
+    let (frames, instructions) = step::count(|| rig.drain()).map_err(BenchError::Counting)?;
+    Ok(instructions as f64 / frames.max(1) as f64)
 }
