@@ -12,6 +12,7 @@ pub mod family;
 pub mod ixgbe;
 pub mod packet;
 pub mod regs;
+pub mod ring_order;
 pub mod toeplitz;
 pub mod vfio_user;
 #[cfg(feature = "device")]

@@ -9,6 +9,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use millrace_nic_models::ring_order;
+
 use super::{DmaMemory, MemError};
 
 /// A ring of descriptors of `Q` quadwords.
@@ -106,21 +108,13 @@ impl<const Q: usize> Ring<Q> {
     /// A whole descriptor, last quadword first.
     #[inline]
     pub fn get(&self, slot: u32) -> [u64; Q] {
-        let slot = self.slot(slot);
-        let mut out = [0; Q];
-        out[Q - 1] = u64::from_le(slot[Q - 1].load(Ordering::Acquire));
-        for (o, s) in out.iter_mut().zip(slot).take(Q - 1) {
-            *o = u64::from_le(s.load(Ordering::Relaxed));
-        }
-        out
+        ring_order::collect(self.slot(slot))
     }
 
     /// Stores a whole descriptor. The doorbell's fence publishes it.
     #[inline]
     pub fn put(&self, slot: u32, descriptor: [u64; Q]) {
-        for (s, d) in self.slot(slot).iter().zip(descriptor) {
-            s.store(d.to_le(), Ordering::Relaxed);
-        }
+        ring_order::prepare(self.slot(slot), descriptor);
     }
 
     /// Stores one quadword, `i` modulo `Q`.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::backing::{self, Backing};
 use super::{DmaError, Fault, FaultKind, Prot, Trust};
+use crate::ring_order;
 
 /// Mappings a client may have at once, as the kernel's VFIO limits them by default.
 pub const MAX_REGIONS: usize = 65535;
@@ -285,22 +286,23 @@ impl DmaSpace {
     /// Reads a 16-byte descriptor, 16-byte aligned. The caller has loaded the tail with Acquire before.
     #[inline]
     pub fn read_desc16(&self, iova: u64) -> Result<[u64; 2], Fault> {
-        let host: *mut u64 = self.word(iova, 16, Prot::READ)?.cast();
-        // SAFETY: `word` checked that 16 aligned bytes are mapped.
-        let load = |i| unsafe { AtomicU64::from_ptr(host.add(i)) }.load(Ordering::Relaxed);
-        Ok([u64::from_le(load(0)), u64::from_le(load(1))])
+        Ok(ring_order::fetch(self.desc16(iova, Prot::READ)?))
     }
 
     /// Writes a 16-byte descriptor, 16-byte aligned. Quadword 1, which holds DD, is stored last with
     /// Release, so that whoever sees DD sees the rest and all data written before.
     #[inline]
     pub fn write_desc16(&self, iova: u64, qw: [u64; 2]) -> Result<(), Fault> {
-        let host: *mut u64 = self.word(iova, 16, WRITE)?.cast();
-        // SAFETY: `word` checked that 16 aligned bytes are mapped.
-        let at = |i| unsafe { AtomicU64::from_ptr(host.add(i)) };
-        at(0).store(qw[0].to_le(), Ordering::Relaxed);
-        at(1).store(qw[1].to_le(), Ordering::Release);
+        ring_order::publish(self.desc16(iova, WRITE)?, qw);
         Ok(())
+    }
+
+    #[inline]
+    fn desc16(&self, iova: u64, want: Prot) -> Result<&[AtomicU64; 2], Fault> {
+        let host: *const [AtomicU64; 2] = self.word(iova, 16, want)?.cast();
+        // SAFETY: `word` checked that 16 aligned bytes are mapped; they stay so as long as `self` is borrowed, since
+        // unmapping takes `&mut self`. Both sides access them atomically.
+        Ok(unsafe { &*host })
     }
 
     /// Checks a new mapping and finds its place among the regions.
