@@ -19,7 +19,7 @@ use report::{Report, Row};
 const OURS: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const MACS: &str = "smac=02:00:00:00:00:01,dmac=02:00:00:00:00:02";
 /// Frames whose instructions are counted.
-const COUNTED_FRAMES: usize = 128;
+const COUNTED_FRAMES: usize = 64;
 
 /// What can be asked of `lb`.
 #[derive(clap::Args, Clone, Debug)]
