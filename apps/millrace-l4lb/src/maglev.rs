@@ -3,7 +3,7 @@
 //! A table depends on who the members are, not on their order or on history: two balancers with the same file and the same view
 //! of their backends, or one before and after a restart, have the same table. It is made in two steps: a base over all members,
 //! then the slots of those that take no flows are given to the others. So a backend that goes down, drains or comes back moves
-//! nobody else's slots; only a change of the list does (measured at 65,537 slots: 0.15 % for 3 members, 0.5 % for 50).
+//! nobody else's slots; only a change of the list does (by 0.1 to 0.6 % of the others' slots).
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -42,25 +42,47 @@ pub fn identity(address: IpAddr) -> u64 {
     }
 }
 
-/// The order in which a member asks for slots: all of them, starting anywhere, in steps of any size.
+/// Rounds of the permutation; four make it look random, the rest is margin.
+const ROUNDS: usize = 6;
+
+/// The order in which a member asks for slots: a random-looking permutation of them, drawn from its identity.
+///
+/// The paper walks from an offset in steps of a skip. Two members with related skips then chase each other through the whole
+/// table, and removing one shifts a large part of the other's slots (10 % in one of 200 random sets of ten). So the walk is
+/// a Feistel network over the first 65,536 slots instead, with the last slot put somewhere into it.
 struct Preference {
+    rounds: [[u8; 256]; ROUNDS],
+    last_slot_at: usize,
     next: usize,
-    step: usize,
 }
 
 impl Preference {
     fn of(identity: u64) -> Preference {
-        let slots = SLOTS as u64;
+        let mut rounds = [[0; 256]; ROUNDS];
+        let mut state = identity;
+        for chunk in rounds.as_flattened_mut().chunks_exact_mut(8) {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            chunk.copy_from_slice(&mix(state).to_le_bytes());
+        }
         Preference {
-            next: (mix(identity ^ 0xa5a5_a5a5) % slots) as usize,
-            step: (mix(identity ^ 0x5a5a_5a5a_5a5a_5a5a) % (slots - 1)) as usize + 1,
+            rounds,
+            last_slot_at: (mix(identity ^ 0xa5a5_a5a5) % SLOTS as u64) as usize,
+            next: 0,
         }
     }
 
     fn take(&mut self) -> usize {
-        let slot = self.next;
-        self.next = (self.next + self.step) % SLOTS;
-        slot
+        let at = self.next;
+        self.next = (self.next + 1) % SLOTS;
+        if at == self.last_slot_at {
+            return SLOTS - 1;
+        }
+        let at = if at > self.last_slot_at { at - 1 } else { at };
+        let (mut left, mut right) = ((at >> 8) as u8, at as u8);
+        for round in &self.rounds {
+            (left, right) = (right, left ^ round[usize::from(right)]);
+        }
+        usize::from(left) << 8 | usize::from(right)
     }
 }
 
@@ -206,6 +228,17 @@ mod tests {
                 (got - want).abs() <= want / 1000.0 + 1.0,
                 "{i} has {got}, not {want}"
             );
+        }
+    }
+
+    #[test]
+    fn a_preference_names_every_slot_once() {
+        for i in 0..20 {
+            let mut preference = Preference::of(mix(i));
+            let mut seen = vec![false; SLOTS];
+            for _ in 0..SLOTS {
+                assert!(!std::mem::replace(&mut seen[preference.take()], true));
+            }
         }
     }
 
