@@ -88,9 +88,9 @@ proptest! {
             }
             let out: Vec<u32> = hand.iter()
                 .chain(batch.as_slice())
-                .chain((0..16).filter_map(|s| ring.get(s)))
                 .chain(frames.iter().flat_map(|f| f.handles()))
                 .map(Handle::index)
+                .chain((0..16).filter_map(|s| ring.index(s)))
                 .collect();
             prop_assert_eq!(out.iter().collect::<HashSet<_>>().len(), out.len(), "a buffer in two places");
             prop_assert!(out.iter().all(|i| *i < count));

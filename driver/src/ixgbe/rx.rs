@@ -42,14 +42,17 @@ pub(crate) struct RxIrq {
     pub vector: u32,
 }
 
-/// The device's view of an 82599 receive queue and the driver's record beside it. `next` and `tail` run freely and
-/// are taken modulo the ring size; the device owns the descriptors `next..tail`.
+/// The device's view of an 82599 receive queue and the driver's record beside it. `next`, `tail` and
+/// `rung` run freely and are taken modulo the ring size; the device owns the descriptors `next..rung`, and `rung..tail`
+/// are ready to be shown to it.
 #[derive(Debug)]
 pub(crate) struct RxRing {
     ring: DescriptorRing16,
     shadow: Shadow,
     next: u32,
     tail: u32,
+    /// The tail that the device was told.
+    rung: u32,
     /// Address of buffer 0's data: region base plus headroom.
     base: u64,
     stride: u64,
@@ -74,6 +77,8 @@ struct Run {
     complete: bool,
     /// Something was wrong with it; the rest of it is dropped too.
     poisoned: bool,
+    /// The next descriptor does not begin a frame.
+    pending: bool,
 }
 
 impl RxRing {
@@ -97,6 +102,7 @@ impl RxRing {
             ring,
             next: 0,
             tail: 0,
+            rung: 0,
             base: iova + u64::from(layout.headroom),
             stride: u64::from(layout.stride),
             headroom: layout.headroom,
@@ -119,6 +125,7 @@ impl RxRing {
         let before = self.tail;
         while self.post(REFILL.min(self.missing())) > 0 {}
         self.doorbell.ring(self.tail & (self.ring.size() - 1))?;
+        self.rung = self.tail;
         Ok(self.tail.wrapping_sub(before))
     }
 
@@ -131,14 +138,16 @@ impl RxRing {
     #[inline]
     fn post(&mut self, want: u32) -> u32 {
         let start = self.tail;
+        let mut tail = start;
         for handle in self.free.take(want as usize) {
             let addr = self.base + u64::from(handle.index()) * self.stride;
             // The header address is 0: its bit 0 is where DD will appear (datasheet 7.1.6.1).
-            self.ring.put(self.tail, [addr, 0]);
-            self.shadow.put(self.tail, handle);
-            self.tail = self.tail.wrapping_add(1);
+            self.ring.put(tail, [addr, 0]);
+            self.shadow.set(tail, handle);
+            tail = tail.wrapping_add(1);
         }
-        self.tail.wrapping_sub(start)
+        self.tail = tail;
+        tail.wrapping_sub(start)
     }
 
     #[inline]
@@ -151,56 +160,133 @@ impl RxRing {
             self.deliver_run(batch);
         }
         let mut bytes = 0u64;
-        let mut taken = self.tail.wrapping_sub(self.next).min(batch.room() as u32);
-        while taken > 0 && !self.run.complete {
-            // The one read of this descriptor: the quadword with DD first, with Acquire, then the other.
-            let q1 = self.ring.last_acquire(self.next);
-            if q1 & DD == 0 {
-                break;
-            }
-            let q0 = self.ring.quad(self.next, 0);
-            let slot = self.next;
-            self.next = self.next.wrapping_add(1);
-            taken -= 1;
-            let len = (q1 >> 32) as u16;
-            let Some(mut handle) = self.shadow.take(slot) else {
-                continue;
-            };
-            let sane = len.wrapping_sub(1) < self.buffer_len;
-            if sane && q1 & (EOP | DAMAGED) == EOP && self.run.parts.is_empty() && !self.run.poisoned {
-                handle.len = len;
-                handle.off = self.headroom;
-                handle.flags = 0;
-                batch.put16(handle, [q0, q1]);
-                batch.end_frame();
-                bytes += u64::from(len);
-            } else {
-                self.odd(handle, [q0, q1], sane);
-                if self.run.complete {
-                    taken = self.deliver_run(batch).min(taken);
-                }
-            }
+        if !self.run.pending && batch.is_simple() {
+            bytes = self.poll_simple(batch);
         }
+        bytes += self.poll_any(batch);
         let frames = batch.len();
         if frames > 0 {
             self.stats.frames += frames as u64;
             self.stats.bytes += bytes;
             self.stats.bursts += 1;
         }
-        if self.missing() >= REFILL.min(self.ring.size() / 4) {
-            self.refill();
-        }
+        self.refill();
         frames
     }
 
-    /// Posts what is missing, in whole blocks, with one doorbell.
+    /// The common case: frames of one buffer, for each of which a fresh buffer is posted at once. Stops at the first
+    /// descriptor that is not done or not as simple, or when there are no fresh buffers. Gives the bytes.
+    #[inline]
+    fn poll_simple(&mut self, batch: &mut RxBatch) -> u64 {
+        let posted = self.tail.wrapping_sub(self.next);
+        let want = (posted as usize).min(batch.room());
+        if want == 0 || self.ring.last_acquire(self.next) & DD == 0 {
+            return 0;
+        }
+        let (ring, mut shadow) = (self.ring.view(), self.shadow.view());
+        let (base, stride) = (self.base, self.stride);
+        let (headroom, buffer_len) = (self.headroom, self.buffer_len);
+        let (mut next, mut tail) = (self.next, self.tail);
+        let mut bytes = 0u64;
+        let mut fresh = self.free.take(want);
+        for (place, raw) in batch.places16(want) {
+            // The one read of this descriptor: the quadword with DD first, with Acquire, then the other.
+            let q1 = ring.last_acquire(next);
+            let len = (q1 >> 32) as u16;
+            if q1 & (DD | EOP | DAMAGED) != DD | EOP || len.wrapping_sub(1) >= buffer_len {
+                break;
+            }
+            let q0 = ring.quad(next, 0);
+            let Some(new) = fresh.next() else { break };
+            let Some(mut handle) = shadow.take(next) else {
+                break;
+            };
+            // There is always one slot free, so the one at the tail is.
+            ring.put(tail, [base + u64::from(new.index()) * stride, 0]);
+            shadow.set(tail, new);
+            tail = tail.wrapping_add(1);
+            next = next.wrapping_add(1);
+            handle.len = len;
+            handle.off = headroom;
+            bytes += u64::from(len);
+            // The place is empty: this batch was cleared, and fills each place once.
+            std::mem::forget(place.replace(handle));
+            *raw = [q0, q1];
+        }
+        drop(fresh);
+        let taken = next.wrapping_sub(self.next);
+        (self.next, self.tail) = (next, tail);
+        batch.filled(taken as usize);
+        bytes
+    }
+
+    /// Every case: also frames of several buffers, damaged ones and lies. Gives the bytes of single-buffer frames.
+    #[inline]
+    fn poll_any(&mut self, batch: &mut RxBatch) -> u64 {
+        let mut left = self.tail.wrapping_sub(self.next).min(batch.room() as u32);
+        let mut bytes = 0u64;
+        while left > 0 && !self.run.complete {
+            let q1 = self.ring.last_acquire(self.next);
+            if q1 & DD == 0 {
+                break;
+            }
+            bytes += self.take_any(batch, q1);
+            left = left.saturating_sub(1).min(batch.room() as u32);
+        }
+        bytes
+    }
+
+    /// Takes the next descriptor, whatever it holds. `q1` was read from it.
+    #[cold]
+    fn take_any(&mut self, batch: &mut RxBatch, q1: u64) -> u64 {
+        let raw = [self.ring.quad(self.next, 0), q1];
+        let slot = self.next;
+        self.next = self.next.wrapping_add(1);
+        let len = (q1 >> 32) as u16;
+        let Some(mut handle) = self.shadow.take(slot) else {
+            return 0;
+        };
+        let sane = len.wrapping_sub(1) < self.buffer_len;
+        if sane && q1 & (EOP | DAMAGED) == EOP && !self.run.pending {
+            handle.len = len;
+            handle.off = self.headroom;
+            batch.put16(handle, raw);
+            if batch.is_simple() {
+                batch.count_simple();
+            } else {
+                batch.end_frame();
+            }
+            return u64::from(len);
+        }
+        self.odd(handle, raw, sane);
+        if self.run.complete {
+            self.deliver_run(batch);
+        }
+        0
+    }
+
+    /// Posts what is missing, in blocks, and shows the device what is new: when it is a block, or when the device may
+    /// soon have nothing left.
     #[inline]
     fn refill(&mut self) {
-        if self.post(self.missing()) == 0 {
+        let block = REFILL.min(self.ring.size() / 4);
+        let missing = self.missing();
+        if missing >= block && self.post(missing) == 0 {
             self.stats.no_buffers += 1;
-        } else if self.doorbell.ring(self.tail & (self.ring.size() - 1)).is_err() {
+        }
+        let new = self.tail.wrapping_sub(self.rung);
+        let shown = self.rung.wrapping_sub(self.next);
+        if new >= block || (new > 0 && shown < self.ring.size() / 2) {
+            self.ring_doorbell();
+        }
+    }
+
+    #[inline]
+    fn ring_doorbell(&mut self) {
+        if self.doorbell.ring(self.tail & (self.ring.size() - 1)).is_err() {
             self.dead = true;
         }
+        self.rung = self.tail;
     }
 
     /// A descriptor that is not one good frame by itself: part of a longer frame, damaged, or a lie.
@@ -233,11 +319,12 @@ impl RxRing {
         } else {
             self.run.complete = last;
         }
+        self.run.pending = !last;
     }
 
-    /// Moves the pending frame into the batch if it fits; gives the room left in the batch.
+    /// Moves the pending frame into the batch if it fits.
     #[cold]
-    fn deliver_run(&mut self, batch: &mut RxBatch) -> u32 {
+    fn deliver_run(&mut self, batch: &mut RxBatch) {
         if self.run.parts.len() <= batch.room() {
             for (handle, raw) in self.run.parts.drain(..) {
                 self.stats.bytes += u64::from(handle.len);
@@ -246,7 +333,6 @@ impl RxRing {
             batch.end_frame();
             self.run.complete = false;
         }
-        batch.room() as u32
     }
 
     pub(crate) fn arm(&mut self) -> Result<(), BusError> {

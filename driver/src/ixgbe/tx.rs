@@ -7,7 +7,7 @@ use millrace_nic_models::ixgbe::desc::tx::{self, cmd, dtyp, popts, tucmd};
 use crate::bus::Doorbell;
 use crate::mem::{DescriptorRing16, FreeStack, Handle, Region, Shadow};
 use crate::port::TxStats;
-use crate::queue::{MAX_TX_RUN, PortShared, TxFlags, TxMeta, TxRefused, checked_len};
+use crate::queue::{MAX_TX_RUN, PortShared, RxBatch, TxFlags, TxMeta, TxRefused, checked_len};
 
 const RS: u64 = (cmd::RS as u64) << 24;
 const EOP: u64 = (cmd::EOP as u64) << 24;
@@ -138,6 +138,73 @@ impl TxRing {
         }
     }
 
+    /// Moves frames of a batch to the ring, in order; gives how many were taken before the first refusal.
+    #[inline]
+    pub(crate) fn push_frames(&mut self, batch: &mut RxBatch, frames: &[u8], meta: &TxMeta) -> usize {
+        let mut done = 0;
+        if meta.flags.is_empty() && batch.is_simple() {
+            done = self.push_simple(batch, frames);
+        }
+        // What is left, if anything, needs a closer look.
+        for frame in frames.get(done..).unwrap_or_default() {
+            if self.push(batch.slots_of(usize::from(*frame)), meta).is_err() {
+                break;
+            }
+            done += 1;
+        }
+        done
+    }
+
+    /// The common case: frames of one buffer each, without requests. Stops at the first frame that is not as simple.
+    #[inline]
+    fn push_simple(&mut self, batch: &mut RxBatch, frames: &[u8]) -> usize {
+        if (self.room() as usize) <= frames.len() {
+            self.reclaim();
+        }
+        let frames = frames
+            .get(..(self.room() as usize).saturating_sub(1))
+            .unwrap_or(frames);
+        let (ring, mut shadow) = (self.ring.view(), self.shadow.view());
+        let (base, stride, start) = (self.base, self.stride, self.tail);
+        let (mut tail, mut unreported, mut last_q1) = (start, self.unreported, self.last_q1);
+        let mut bytes = 0u64;
+        let slots = batch.simple_slots();
+        for frame in frames {
+            let Some(slot) = slots.get_mut(usize::from(*frame)) else {
+                break;
+            };
+            let Some(handle) = slot.as_ref() else { break };
+            let Some(index) = self.free.index_of(handle) else {
+                break;
+            };
+            let (off, len) = (u32::from(handle.off), u32::from(handle.len));
+            // What is too short, too long or not inside its buffer gets a closer look by `push`.
+            if len.wrapping_sub(MIN_FRAME) > MAX_FRAME - MIN_FRAME || off + len > stride {
+                break;
+            }
+            let addr = base + u64::from(index) * u64::from(stride) + u64::from(off);
+            last_q1 = (DATA | EOP) + u64::from(len) + (u64::from(len) << 46);
+            unreported += 1;
+            if unreported >= REPORT {
+                last_q1 |= RS;
+                self.marks.push(tail);
+                unreported = 0;
+            }
+            ring.put(tail, [addr, last_q1]);
+            if let Some(handle) = slot.take() {
+                shadow.set(tail, handle);
+            }
+            tail = tail.wrapping_add(1);
+            bytes += u64::from(len);
+        }
+        let done = tail.wrapping_sub(start);
+        (self.tail, self.unreported, self.last_q1) = (tail, unreported, last_q1);
+        self.frames += u64::from(done);
+        self.stats.bytes += bytes;
+        batch.taken(done as usize);
+        done as usize
+    }
+
     /// Moves a run of handles to the ring; on refusal they stay in `slots`.
     #[inline]
     pub(crate) fn push(&mut self, slots: &mut [Option<Handle>], meta: &TxMeta) -> Result<(), TxRefused> {
@@ -172,7 +239,7 @@ impl TxRing {
             }
             self.ring.put(self.tail, [addr, bits]);
             self.last_q1 = bits;
-            self.shadow.put(self.tail, handle);
+            self.shadow.set(self.tail, handle);
             self.tail = self.tail.wrapping_add(1);
         }
         self.frames += 1;
@@ -351,13 +418,10 @@ impl TxRing {
                 break;
             }
             let end = mark.wrapping_add(1);
-            while self.clean != end {
-                if let Some(handle) = self.shadow.take(self.clean) {
-                    self.free.push(handle);
-                    back += 1;
-                }
-                self.clean = self.clean.wrapping_add(1);
-            }
+            back += self
+                .free
+                .recycle(&mut self.shadow, self.clean, end.wrapping_sub(self.clean));
+            self.clean = end;
             self.marks.pop();
         }
         self.stats.completed += back as u64;

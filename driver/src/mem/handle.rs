@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::mem::ManuallyDrop;
-use std::num::NonZeroU8;
+use std::num::{NonZeroU8, NonZeroU32};
 
 use super::region;
 
@@ -12,50 +12,107 @@ pub mod flags {
     pub const MORE: u8 = 1 << 0;
 }
 
+/// A buffer's name in this process: region in the high byte (never 0, so that "none" costs no room), index in its
+/// region in the low three. Whoever holds a tag taken from a [`Handle`] owns the buffer, as the handle did.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub(super) struct Tag(NonZeroU32);
+
+/// Indices have so many bits; a region has fewer buffers.
+const INDEX_BITS: u32 = 24;
+const INDEX: u32 = (1 << INDEX_BITS) - 1;
+
+impl Tag {
+    /// The tag of buffer 0 of a region.
+    #[inline]
+    pub(super) fn first(region: NonZeroU8) -> Tag {
+        let bits = NonZeroU32::from(region).get() << INDEX_BITS;
+        // The region's byte survives the shift, so the fallback is never taken.
+        Tag(NonZeroU32::new(bits).unwrap_or(NonZeroU32::MAX))
+    }
+
+    /// The tag of buffer `index` (one of the region's) of the same region, seen from [`Tag::first`].
+    #[inline]
+    pub(super) fn at(self, index: u32) -> Tag {
+        Tag(self.0 | index)
+    }
+
+    /// The index of `other` if it is of the same region, seen from [`Tag::first`].
+    #[inline]
+    pub(super) fn index_of(self, other: Tag) -> Option<u32> {
+        let index = self.0.get() ^ other.0.get();
+        (index <= INDEX).then_some(index)
+    }
+
+    /// As [`Tag::index_of`] for what a slot holds, bit for bit: more than [`Tag::MAX_INDEX`] if that is nothing or a
+    /// buffer of another region.
+    #[inline]
+    pub(super) fn distance(self, other: Option<Tag>) -> u32 {
+        self.0.get() ^ other.map_or(0, |tag| tag.0.get())
+    }
+
+    /// The highest index.
+    pub(super) const MAX_INDEX: u32 = INDEX;
+
+    #[inline]
+    pub(super) fn index(self) -> u32 {
+        self.0.get() & INDEX
+    }
+
+    #[inline]
+    pub(super) fn region(self) -> u8 {
+        (self.0.get() >> INDEX_BITS) as u8
+    }
+}
+
 /// The right to use one packet buffer of a [`Region`](super::Region): there is one handle a buffer, and only the region
 /// makes it. A handle is not `Copy` and not `Clone`; a handle that is dropped gives its buffer back to its region.
 /// Workers move handles between rings, batches and free stacks instead of dropping them.
 pub struct Handle {
-    index: u32,
+    tag: Tag,
     /// Bytes of frame in the buffer.
     pub len: u16,
     /// Offset of the frame's first byte from the start of the buffer, headroom included.
     pub off: u16,
-    /// Never 0, so that an `Option<Handle>` is no larger than a handle.
-    region: NonZeroU8,
     /// See [`flags`].
     pub flags: u8,
 }
 
 impl Handle {
-    /// Makes the handle of buffer `index` of region `region`.
+    /// Makes the handle of the buffer that `tag` names.
     ///
     /// Only for the pool: the caller owns the buffer and gives this ownership away.
-    pub(super) fn new(region: NonZeroU8, index: u32) -> Self {
+    #[inline]
+    pub(super) fn of(tag: Tag) -> Self {
         Handle {
-            index,
+            tag,
             len: 0,
             off: 0,
-            region,
             flags: 0,
         }
     }
 
+    #[inline]
+    pub(super) fn tag(&self) -> Tag {
+        self.tag
+    }
+
     /// Takes the handle apart. The caller now owns the buffer.
-    pub(super) fn into_index(self) -> u32 {
-        ManuallyDrop::new(self).index
+    #[inline]
+    pub(super) fn into_tag(self) -> Tag {
+        ManuallyDrop::new(self).tag
     }
 
     /// Index of the buffer in its region.
     #[inline]
     pub fn index(&self) -> u32 {
-        self.index
+        self.tag.index()
     }
 
     /// Id of the region the buffer belongs to.
     #[inline]
     pub fn region(&self) -> u8 {
-        self.region.get()
+        self.tag.region()
     }
 
     /// Says where the frame's bytes lie in the buffer: `off` bytes from its start, `len` bytes.
@@ -73,9 +130,9 @@ impl Handle {
 }
 
 impl Drop for Handle {
-    #[cold]
+    #[inline]
     fn drop(&mut self) {
-        region::return_stray(self.region.get(), self.index);
+        region::return_stray(self.tag.region(), self.tag.index());
     }
 }
 
@@ -85,7 +142,7 @@ impl fmt::Debug for Handle {
             f,
             "Handle({}:{} {}+{} {:#x})",
             self.region(),
-            self.index,
+            self.index(),
             self.off,
             self.len,
             self.flags

@@ -32,7 +32,7 @@ pub mod pool {
     pub use super::frame::Frame;
     pub use super::handle::{Handle, flags};
     pub use super::region::{BufferLayout, Region};
-    pub use super::shadow::Shadow;
+    pub use super::shadow::{Shadow, ShadowView};
     pub use super::stack::{FreeStack, Taken};
 }
 
@@ -40,4 +40,4 @@ pub mod pool {
 pub use counting::CountingAllocator;
 pub use memfd::{AllocOptions, DmaMemory, Hugepages, MemError, MemoryProvider, PageSize, require_sealed};
 pub use pool::*;
-pub use ring::{DescriptorRing16, DescriptorRing32, Ring};
+pub use ring::{DescriptorRing16, DescriptorRing32, Ring, RingView};

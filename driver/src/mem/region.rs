@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::depot::Depot;
+use super::handle::Tag;
 use super::{DmaMemory, Handle, MemError, MemoryProvider};
 
 /// How a region's buffers look.
@@ -120,8 +121,8 @@ impl Region {
     }
 
     #[inline]
-    pub(super) fn handle(&self, index: u32) -> Handle {
-        Handle::new(self.id, index)
+    pub(super) fn first_tag(&self) -> Tag {
+        Tag::first(self.id)
     }
 
     /// How the buffers look.

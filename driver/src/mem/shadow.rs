@@ -1,11 +1,13 @@
 //! Which buffer lies in which slot of a ring.
 
 use super::Handle;
+use super::handle::Tag;
 
-/// The driver's own record beside a descriptor ring: a handle a slot, so that what a device writes back is never asked
-/// whose buffer it was. Slot numbers wrap at the ring's size (a power of two). Dropping it gives all buffers back.
+/// The driver's own record beside a descriptor ring: a buffer a slot, so that what a device writes back is never asked
+/// whose buffer it was. It keeps the buffer only, not where its data lies. Slot numbers wrap at the ring's size (a power
+/// of two). Dropping it gives all buffers back.
 pub struct Shadow {
-    slots: Box<[Option<Handle>]>,
+    slots: Box<[Option<Tag>]>,
     mask: usize,
 }
 
@@ -14,7 +16,7 @@ impl Shadow {
     pub fn new(size: usize) -> Self {
         let size = size.max(1).next_power_of_two();
         Shadow {
-            slots: (0..size).map(|_| None).collect(),
+            slots: vec![None; size].into(),
             mask: size - 1,
         }
     }
@@ -24,39 +26,96 @@ impl Shadow {
         self.slots.len()
     }
 
-    /// Puts a handle into a slot; gives what lay there.
+    /// Puts a buffer into a slot; gives what lay there.
     #[inline]
     pub fn put(&mut self, slot: u32, handle: Handle) -> Option<Handle> {
-        self.at(slot).replace(handle)
+        self.at(slot).replace(handle.into_tag()).map(Handle::of)
     }
 
-    /// Takes the handle out of a slot.
+    /// Takes the buffer out of a slot; its data range is empty.
     #[inline]
     pub fn take(&mut self, slot: u32) -> Option<Handle> {
-        self.at(slot).take()
+        self.at(slot).take().map(Handle::of)
     }
 
-    /// The handle in a slot, without taking it.
+    /// Puts a buffer into a slot that is empty. Were it not, the buffer that lay there would never come home.
     #[inline]
-    pub fn get(&self, slot: u32) -> Option<&Handle> {
+    pub fn set(&mut self, slot: u32, handle: Handle) {
+        *self.at(slot) = Some(handle.into_tag());
+    }
+
+    /// Index of the buffer in a slot.
+    #[inline]
+    pub fn index(&self, slot: u32) -> Option<u32> {
+        self.slots.get(slot as usize & self.mask)?.map(Tag::index)
+    }
+
+    /// The slots `from..from + count`, wrapped, as at most two pieces; `count` is at most the size.
+    #[inline]
+    pub(super) fn pieces(&mut self, from: u32, count: u32) -> [&mut [Option<Tag>]; 2] {
+        let start = from as usize & self.mask;
+        let count = (count as usize).min(self.slots.len());
+        let (low, high) = self.slots.split_at_mut(start);
+        let first = count.min(high.len());
+        let second = (count - first).min(low.len());
+        [&mut high[..first], &mut low[..second]]
+    }
+
+    /// The same slots for one loop: what stays the same during it is in registers.
+    #[inline]
+    pub fn view(&mut self) -> ShadowView<'_> {
+        ShadowView {
+            mask: self.mask,
+            slots: &mut self.slots,
+        }
+    }
+
+    #[inline]
+    fn at(&mut self, slot: u32) -> &mut Option<Tag> {
         // SAFETY: `mask` is the number of slots minus one, and that number is a power of two.
-        unsafe { self.slots.get_unchecked(slot as usize & self.mask) }.as_ref()
-    }
-
-    #[inline]
-    fn at(&mut self, slot: u32) -> &mut Option<Handle> {
-        // SAFETY: as in `get`.
         unsafe { self.slots.get_unchecked_mut(slot as usize & self.mask) }
     }
 
-    /// Takes every handle out.
+    /// Takes every buffer out.
     pub fn drain(&mut self) -> impl Iterator<Item = Handle> + '_ {
-        self.slots.iter_mut().filter_map(Option::take)
+        self.slots.iter_mut().filter_map(Option::take).map(Handle::of)
     }
 
-    /// Slots that hold a handle.
+    /// Slots that hold a buffer.
     pub fn occupied(&self) -> usize {
         self.slots.iter().filter(|s| s.is_some()).count()
+    }
+}
+
+/// See [`Shadow::view`].
+pub struct ShadowView<'a> {
+    slots: &'a mut [Option<Tag>],
+    mask: usize,
+}
+
+impl ShadowView<'_> {
+    /// As [`Shadow::take`].
+    #[inline]
+    pub fn take(&mut self, slot: u32) -> Option<Handle> {
+        self.at(slot).take().map(Handle::of)
+    }
+
+    /// As [`Shadow::set`].
+    #[inline]
+    pub fn set(&mut self, slot: u32, handle: Handle) {
+        *self.at(slot) = Some(handle.into_tag());
+    }
+
+    #[inline]
+    fn at(&mut self, slot: u32) -> &mut Option<Tag> {
+        // SAFETY: `mask` is the number of slots minus one, and that number is a power of two.
+        unsafe { self.slots.get_unchecked_mut(slot as usize & self.mask) }
+    }
+}
+
+impl Drop for Shadow {
+    fn drop(&mut self) {
+        self.drain().for_each(drop);
     }
 }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::depot::BLOCK;
-use super::{Handle, Region};
+use super::handle::Tag;
+use super::{Handle, Region, Shadow};
 
 /// Blocks a stack keeps before it brings one back to the depot, and so fetches none while it has some.
 const BLOCKS: usize = 8;
@@ -15,6 +16,8 @@ const CAPACITY: usize = BLOCK * BLOCKS;
 /// Fetches from and spills to the region's depot in blocks. Dropping it brings everything back to the depot.
 pub struct FreeStack {
     region: Arc<Region>,
+    /// Tag of the region's buffer 0.
+    first: Tag,
     len: usize,
     items: Box<[u32; CAPACITY]>,
     /// `len` as others see it, kept up to date once a burst.
@@ -27,6 +30,7 @@ impl FreeStack {
         let level = Arc::new(AtomicU32::new(0));
         region.watch(&level);
         FreeStack {
+            first: region.first_tag(),
             region,
             len: 0,
             items: Box::new([0; CAPACITY]),
@@ -63,8 +67,14 @@ impl FreeStack {
         if self.len < want {
             self.refill(want);
         }
-        let left = want.min(self.len);
-        Taken { stack: self, left }
+        let base = self.len - want.min(self.len);
+        Taken {
+            items: self.items[base..self.len].iter(),
+            first: self.first,
+            base,
+            len: &mut self.len,
+            level: &self.level,
+        }
     }
 
     /// True if at least `want` buffers (at most [`FreeStack::MAX_TAKE`]) can be taken now; fetches from the depot.
@@ -96,15 +106,7 @@ impl FreeStack {
     /// Puts a buffer back. Another region's handle goes home to its own depot.
     #[inline]
     pub fn push(&mut self, handle: Handle) {
-        if !self.region.owns(&handle) {
-            drop(handle);
-            return;
-        }
-        if self.len == CAPACITY {
-            self.spill();
-        }
-        self.items[self.len] = handle.into_index();
-        self.len += 1;
+        self.keep(handle);
         self.publish();
     }
 
@@ -112,7 +114,74 @@ impl FreeStack {
     #[inline]
     pub fn push_all(&mut self, handles: impl IntoIterator<Item = Handle>) {
         for handle in handles {
-            self.push(handle);
+            self.keep(handle);
+        }
+        self.publish();
+    }
+
+    /// Takes the buffers out of the slots `from..from + count` of a ring's record; gives how many there were.
+    #[inline]
+    pub fn recycle(&mut self, shadow: &mut Shadow, from: u32, count: u32) -> usize {
+        let mut back = 0;
+        for piece in shadow.pieces(from, count) {
+            for chunk in piece.chunks_mut(CAPACITY / 2) {
+                if CAPACITY - self.len < chunk.len() {
+                    self.spill();
+                }
+                back += self.recycle_chunk(chunk);
+            }
+        }
+        self.publish();
+        back
+    }
+
+    #[inline]
+    fn recycle_chunk(&mut self, chunk: &mut [Option<Tag>]) -> usize {
+        let first = self.first;
+        // Loops without a branch, which the compiler turns into vector code: all ours, or not?
+        let bits = chunk.iter().fold(0, |bits, slot| bits | first.distance(*slot));
+        match self.items.get_mut(self.len..self.len + chunk.len()) {
+            Some(out) if bits <= Tag::MAX_INDEX => {
+                out.iter_mut()
+                    .zip(chunk.iter())
+                    .for_each(|(o, slot)| *o = first.distance(*slot));
+                chunk.fill(None);
+                self.len += chunk.len();
+                chunk.len()
+            }
+            _ => self.recycle_mixed(chunk),
+        }
+    }
+
+    /// Some slots are empty, or hold another region's buffer.
+    #[cold]
+    fn recycle_mixed(&mut self, chunk: &mut [Option<Tag>]) -> usize {
+        let before = chunk.iter().flatten().count();
+        chunk
+            .iter_mut()
+            .filter_map(Option::take)
+            .for_each(|tag| self.keep(Handle::of(tag)));
+        before
+    }
+
+    /// Index of a handle if it is one of this stack's region.
+    #[inline]
+    pub fn index_of(&self, handle: &Handle) -> Option<u32> {
+        self.first.index_of(handle.tag())
+    }
+
+    #[inline]
+    fn keep(&mut self, handle: Handle) {
+        let Some(index) = self.first.index_of(handle.tag()) else {
+            return stranger(handle);
+        };
+        if self.len >= CAPACITY {
+            self.spill();
+        }
+        if let Some(slot) = self.items.get_mut(self.len) {
+            *slot = index;
+            self.len += 1;
+            let _ = handle.into_tag();
         }
     }
 
@@ -144,6 +213,12 @@ impl FreeStack {
     }
 }
 
+/// Another region's buffer goes home to its own depot.
+#[cold]
+fn stranger(handle: Handle) {
+    drop(handle);
+}
+
 impl Drop for FreeStack {
     fn drop(&mut self) {
         self.flush();
@@ -158,8 +233,11 @@ impl std::fmt::Debug for FreeStack {
 
 /// Buffers being taken from a [`FreeStack`].
 pub struct Taken<'a> {
-    stack: &'a mut FreeStack,
-    left: usize,
+    items: std::slice::Iter<'a, u32>,
+    first: Tag,
+    base: usize,
+    len: &'a mut usize,
+    level: &'a AtomicU32,
 }
 
 impl Iterator for Taken<'_> {
@@ -167,20 +245,15 @@ impl Iterator for Taken<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<Handle> {
-        if self.left == 0 {
-            return None;
-        }
-        self.left -= 1;
-        self.stack.len -= 1;
-        // SAFETY: `left` was at most `len` when the iterator was made and both fall together, so the old `len` was at
-        // least 1; `len` never exceeds the capacity.
-        let index = unsafe { *self.stack.items.get_unchecked(self.stack.len) };
-        Some(self.stack.region.handle(index))
+        // What lies above the iterator's rest is no longer on the stack once this iterator is dropped, and nobody can
+        // look at the stack before.
+        let index = self.items.next_back()?;
+        Some(Handle::of(self.first.at(*index)))
     }
 
     #[inline]
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.left, Some(self.left))
+        self.items.size_hint()
     }
 }
 
@@ -189,6 +262,7 @@ impl ExactSizeIterator for Taken<'_> {}
 impl Drop for Taken<'_> {
     #[inline]
     fn drop(&mut self) {
-        self.stack.publish();
+        *self.len = self.base + self.items.len();
+        self.level.store(*self.len as u32, Ordering::Relaxed);
     }
 }

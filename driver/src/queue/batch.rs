@@ -25,12 +25,16 @@ pub struct RxBatch {
     region: Option<Arc<Region>>,
     /// Buffers in use: slots `0..used`.
     used: usize,
+    /// At most so many slots still hold their buffer; 0 spares looking.
+    held: usize,
     /// Frames in use.
     frames: usize,
     /// 16-byte units of raw write-back per buffer: 1 or 2.
     units: usize,
     rx_queue: u16,
     slots: [Option<Handle>; BATCH],
+    /// Frames begin where `first` says. Until then each is one buffer, frame `i` in slot `i`.
+    listed: bool,
     /// First slot of each frame, and one past the last at `frames`.
     first: [u8; BATCH + 1],
     raw: [[u64; 2]; 2 * BATCH],
@@ -60,10 +64,12 @@ impl RxBatch {
         RxBatch {
             region: None,
             used: 0,
+            held: 0,
             frames: 0,
             units: 1,
             rx_queue: 0,
             slots: [const { None }; BATCH],
+            listed: false,
             first: [0; BATCH + 1],
             raw: [[0; 2]; 2 * BATCH],
         }
@@ -103,6 +109,9 @@ impl RxBatch {
     fn run(&self, i: usize) -> std::ops::Range<usize> {
         if i >= self.frames {
             return 0..0;
+        }
+        if !self.listed {
+            return i..i + 1;
         }
         let (start, end) = (usize::from(self.first[i]), usize::from(self.first[i + 1]));
         start..end.min(BATCH)
@@ -214,35 +223,28 @@ impl RxBatch {
                 while frame + 1 < frames && usize::from(first[frame + 1]) <= i {
                     frame += 1;
                 }
-                view(region?, slot.as_mut()?, raw.as_bytes(), frame)
+                Some(view(region?, slot.as_mut()?, raw.as_bytes(), frame))
             })
     }
 
     /// The first buffer of every frame still in the batch, at once and disjoint: what programs run over.
-    pub fn split_frames_mut(&mut self) -> impl Iterator<Item = BufferView<'_>> {
-        let RxBatch {
-            region,
-            slots,
-            first,
-            raw,
-            units,
-            frames,
-            ..
-        } = self;
-        let (region, first, raw, units) = (region.as_deref(), &*first, &*raw, *units);
-        let mut rest = &mut slots[..];
-        let mut gone = 0;
-        (0..*frames).filter_map(move |frame| {
-            let start = usize::from(first[frame]);
-            let (slot, tail) = std::mem::take(&mut rest)
-                .get_mut(start - gone..)?
-                .split_first_mut()?;
-            rest = tail;
-            gone = start + 1;
-            let last = usize::from(first[frame + 1]) - 1;
-            let raw = raw.get(last * units..(last + 1) * units)?;
-            view(region?, slot.as_mut()?, raw.as_bytes(), frame)
-        })
+    #[inline]
+    pub fn split_frames_mut(&mut self) -> FramesMut<'_> {
+        FramesMut {
+            region: self.region.as_deref(),
+            slots: self.slots[..self.used].iter_mut(),
+            raw: self.raw.as_bytes().chunks_exact(16 * self.units),
+            first: &self.first,
+            simple: !self.listed,
+            frame: 0,
+            at: 0,
+        }
+    }
+
+    /// The bytes of every frame still in the batch in its first buffer, at once and disjoint.
+    #[inline]
+    pub fn heads_mut(&mut self) -> HeadsMut<'_> {
+        HeadsMut(self.split_frames_mut())
     }
 
     /// Takes frame `i` out of the batch, to keep it or hand it to another thread.
@@ -268,10 +270,8 @@ impl RxBatch {
     /// Puts every buffer that is left on `stack`.
     #[inline]
     pub(crate) fn clear_to(&mut self, stack: &mut FreeStack) {
-        for slot in &mut self.slots[..self.used] {
-            if let Some(handle) = slot.take() {
-                stack.push(handle);
-            }
+        if self.held > 0 {
+            stack.push_all(self.slots[..self.used].iter_mut().filter_map(Option::take));
         }
         self.reset();
     }
@@ -279,7 +279,9 @@ impl RxBatch {
     #[inline]
     fn reset(&mut self) {
         self.used = 0;
+        self.held = 0;
         self.frames = 0;
+        self.listed = false;
     }
 
     /// Makes the batch ready for a queue's poll: leftovers go to `stack`.
@@ -303,21 +305,72 @@ impl RxBatch {
         BATCH - self.used
     }
 
-    /// Adds a buffer with a 16-byte write-back. The caller has checked [`room`](Self::room); a buffer too
-    /// many is dropped, which gives it back.
+    /// Adds a buffer with a 16-byte write-back. The caller has checked [`room`](Self::room).
     #[inline]
     pub(crate) fn put16(&mut self, handle: Handle, raw: [u64; 2]) {
         let slot = self.used & SLOT;
-        self.slots[slot] = Some(handle);
+        // The slot is empty: a poll begins with a batch that was cleared, and fills each slot once.
+        std::mem::forget(self.slots[slot].replace(handle));
         self.raw[slot] = raw;
         self.used = slot + 1;
+        self.held += 1;
     }
 
-    /// The buffers added since the last call are one frame.
+    /// Empty places for up to `n` frames of one buffer with 16-byte write-backs. The caller fills some, from the first
+    /// on, and says how many with [`filled`](Self::filled).
     #[inline]
+    pub(crate) fn places16(
+        &mut self,
+        n: usize,
+    ) -> impl Iterator<Item = (&mut Option<Handle>, &mut [u64; 2])> {
+        let range = self.used.min(BATCH)..(self.used + n).min(BATCH);
+        self.slots[range.clone()].iter_mut().zip(&mut self.raw[range])
+    }
+
+    /// `n` places of a [simple](Self::is_simple) batch were filled, each with a frame.
+    #[inline]
+    pub(crate) fn filled(&mut self, n: usize) {
+        self.used = (self.used + n).min(BATCH);
+        self.frames = self.used;
+        self.held += n;
+    }
+
+    /// The buffer just added to a [simple](Self::is_simple) batch is a frame.
+    #[inline]
+    pub(crate) fn count_simple(&mut self) {
+        self.frames = self.used;
+    }
+
+    /// The buffers added since the last call are one frame. From here on the batch lists where frames begin.
     pub(crate) fn end_frame(&mut self) {
+        if !self.listed {
+            self.first
+                .iter_mut()
+                .enumerate()
+                .take(self.frames + 1)
+                .for_each(|(i, f)| *f = i as u8);
+            self.listed = true;
+        }
         self.frames = (self.frames & SLOT) + 1;
         self.first[self.frames] = self.used as u8;
+    }
+
+    /// Every frame is one buffer, so that frame `i` lies in slot `i`.
+    #[inline]
+    pub(crate) fn is_simple(&self) -> bool {
+        !self.listed
+    }
+
+    /// The slots of a [simple](Self::is_simple) batch.
+    #[inline]
+    pub(crate) fn simple_slots(&mut self) -> &mut [Option<Handle>; BATCH] {
+        &mut self.slots
+    }
+
+    /// `n` buffers were taken out of the slots that [`simple_slots`](Self::simple_slots) gave.
+    #[inline]
+    pub(crate) fn taken(&mut self, n: usize) {
+        self.held = self.held.saturating_sub(n);
     }
 
     pub(crate) fn slots_of(&mut self, i: usize) -> &mut [Option<Handle>] {
@@ -326,22 +379,82 @@ impl RxBatch {
     }
 }
 
-#[inline]
-fn view<'a>(
-    region: &'a Region,
-    handle: &'a mut Handle,
-    raw: &'a [u8],
+/// The first buffers of a batch's frames: see [`RxBatch::split_frames_mut`].
+#[derive(Debug)]
+pub struct FramesMut<'a> {
+    region: Option<&'a Region>,
+    slots: std::slice::IterMut<'a, Option<Handle>>,
+    raw: std::slice::ChunksExact<'a, u8>,
+    first: &'a [u8; BATCH + 1],
+    /// Every frame is one buffer.
+    simple: bool,
     frame: usize,
-) -> Option<BufferView<'a>> {
+    at: usize,
+}
+
+impl<'a> Iterator for FramesMut<'a> {
+    type Item = BufferView<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<BufferView<'a>> {
+        loop {
+            let slot = self.slots.next()?;
+            let mut raw = self.raw.next()?;
+            let frame = self.frame;
+            self.frame += 1;
+            if !self.simple {
+                raw = self.skip_rest(frame, raw);
+            }
+            if let Some(handle) = slot.as_mut() {
+                return Some(view(self.region?, handle, raw, frame));
+            }
+        }
+    }
+}
+
+impl<'a> FramesMut<'a> {
+    /// Goes on to the next frame's first slot; gives the raw bytes of this frame's last.
+    #[cold]
+    fn skip_rest(&mut self, frame: usize, mut raw: &'a [u8]) -> &'a [u8] {
+        self.at += 1;
+        while self
+            .first
+            .get(frame + 1)
+            .is_some_and(|next| usize::from(*next) > self.at)
+        {
+            self.slots.next();
+            raw = self.raw.next().unwrap_or(raw);
+            self.at += 1;
+        }
+        raw
+    }
+}
+
+/// The bytes of each frame in its first buffer: see [`RxBatch::heads_mut`].
+#[derive(Debug)]
+pub struct HeadsMut<'a>(FramesMut<'a>);
+
+impl<'a> Iterator for HeadsMut<'a> {
+    type Item = &'a mut [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a mut [u8]> {
+        let view = self.0.next()?;
+        view.buffer.get_mut(view.off..view.off + view.len)
+    }
+}
+
+#[inline]
+fn view<'a>(region: &'a Region, handle: &'a mut Handle, raw: &'a [u8], frame: usize) -> BufferView<'a> {
     let (off, len, more) = (usize::from(handle.off), usize::from(handle.len), handle.more());
-    Some(BufferView {
+    BufferView {
         frame,
         buffer: region.buffer_mut(handle),
         off,
         len,
         raw,
         more,
-    })
+    }
 }
 
 impl Default for RxBatch {

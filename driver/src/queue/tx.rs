@@ -38,14 +38,7 @@ impl TxQueue {
     #[inline]
     pub fn push_frames(&mut self, batch: &mut RxBatch, frames: &[u8], meta: &TxMeta) -> usize {
         match &mut self.inner {
-            TxFamily::Ixgbe(q) => {
-                for (done, frame) in frames.iter().enumerate() {
-                    if q.push(batch.slots_of(usize::from(*frame)), meta).is_err() {
-                        return done;
-                    }
-                }
-                frames.len()
-            }
+            TxFamily::Ixgbe(q) => q.push_frames(batch, frames, meta),
         }
     }
 
