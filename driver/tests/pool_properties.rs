@@ -171,9 +171,9 @@ fn buffers_do_not_overlap_and_start_on_cache_lines() {
 }
 
 #[test]
-fn a_handle_in_an_option_takes_twelve_bytes() {
-    assert_eq!(size_of::<Handle>(), 12);
-    assert_eq!(size_of::<Option<Handle>>(), 12);
+fn a_handle_in_an_option_takes_eight_bytes() {
+    assert_eq!(size_of::<Handle>(), 8);
+    assert_eq!(size_of::<Option<Handle>>(), 8);
 }
 
 #[test]

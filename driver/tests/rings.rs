@@ -3,7 +3,6 @@
 #![cfg(feature = "models")]
 
 use millrace_driver::harness::{Harness, HarnessConfig, HarnessError, Sent, good};
-use millrace_driver::mem::pool::flags;
 use millrace_driver::queue::{BATCH, MAX_RUN, RxBatch, RxQueue, TxFlags, TxMeta, TxQueue, TxRefused};
 use millrace_nic_models::ixgbe::desc::rx::{WriteBack, error, status};
 use millrace_nic_models::ixgbe::desc::tx::{cmd, popts, tucmd};
@@ -156,7 +155,7 @@ fn a_frame_over_several_buffers_is_one_run_flagged_more() {
     assert_eq!(heads, [(0, 60, 0), (1, 2048, 99), (2, 60, 0)]);
     let taken = batch.take(1).expect("the frame");
     assert_eq!(taken.len(), 9000);
-    assert!(taken.handles().take(4).all(|h| h.flags & flags::MORE != 0));
+    assert!(taken.handles().take(4).all(|h| h.more()));
     assert!(!batch.holds(1));
     drop(taken);
     all_home(nic, rx, tx, batch);

@@ -7,7 +7,7 @@ use millrace_nic_models::ixgbe::regs;
 
 use crate::bus::{BusError, Doorbell, Registers};
 use crate::hint::HintLayout;
-use crate::mem::{DescriptorRing16, FreeStack, Handle, Region, Shadow, flags};
+use crate::mem::{DescriptorRing16, FreeStack, Handle, Lane, Placement, Region, Shadow};
 use crate::port::RxStats;
 use crate::queue::{MAX_RUN, PortShared, RxBatch};
 
@@ -16,6 +16,13 @@ const EOP: u64 = status::EOP as u64;
 /// MAC errors: the frame is damaged. Datasheet 7.1.6.2 names RXE (bit 29) alone; Linux and DPDK also test the bits
 /// that the 82598 had beside it (CE, LE, PE, OSE), which costs nothing here.
 const DAMAGED: u64 = error::RXE as u64 | 0x1b00_0000;
+
+/// For a buffer of `len` bytes: the bits of a write-back's length field (bits 47:32 of quadword 1) at and above the
+/// highest power of two that fits.
+fn wrong_len(len: u16) -> u64 {
+    let fits = if len == 0 { 1 } else { 1u64 << len.ilog2() };
+    (0xffff & !(fits - 1)) << 32
+}
 
 /// Buffers posted at a time, with one doorbell.
 const REFILL: u32 = 32;
@@ -53,11 +60,10 @@ pub(crate) struct RxRing {
     tail: u32,
     /// The tail that the device was told.
     rung: u32,
-    /// Address of buffer 0's data: region base plus headroom.
-    base: u64,
-    stride: u64,
-    headroom: u16,
+    place: Placement,
     buffer_len: u16,
+    /// Bits of quadword 1 that a length less one may not have.
+    wrong_len: u64,
     id: u16,
     dead: bool,
     free: FreeStack,
@@ -97,16 +103,20 @@ impl RxRing {
         } = parts;
         ring.clear();
         let layout = *region.layout();
+        let buffer_len = buffer_len.min(layout.data_len().min(u32::from(u16::MAX)) as u16);
         RxRing {
             shadow: Shadow::new(ring.size() as usize),
             ring,
             next: 0,
             tail: 0,
             rung: 0,
-            base: iova + u64::from(layout.headroom),
-            stride: u64::from(layout.stride),
-            headroom: layout.headroom,
-            buffer_len: buffer_len.min(layout.data_len().min(u32::from(u16::MAX)) as u16),
+            place: Placement {
+                base: iova,
+                stride: layout.stride,
+                headroom: layout.headroom,
+            },
+            buffer_len,
+            wrong_len: wrong_len(buffer_len),
             id,
             dead: false,
             free: FreeStack::new(region),
@@ -140,7 +150,9 @@ impl RxRing {
         let start = self.tail;
         let mut tail = start;
         for handle in self.free.take(want as usize) {
-            let addr = self.base + u64::from(handle.index()) * self.stride;
+            let data =
+                u64::from(handle.index()) * u64::from(self.place.stride) + u64::from(self.place.headroom);
+            let addr = self.place.base + data;
             // The header address is 0: its bit 0 is where DD will appear (datasheet 7.1.6.1).
             self.ring.put(tail, [addr, 0]);
             self.shadow.set(tail, handle);
@@ -176,48 +188,30 @@ impl RxRing {
 
     /// The common case: frames of one buffer, for each of which a fresh buffer is posted at once. Stops at the first
     /// descriptor that is not done or not as simple, or when there are no fresh buffers. Gives the bytes.
-    #[inline]
+    ///
+    /// Not inlined: alone, its loop has registers enough.
+    #[inline(never)]
     fn poll_simple(&mut self, batch: &mut RxBatch) -> u64 {
         let posted = self.tail.wrapping_sub(self.next);
-        let want = (posted as usize).min(batch.room());
-        if want == 0 || self.ring.last_acquire(self.next) & DD == 0 {
+        let Some(mut lane) = Lane::new(&self.ring, &mut self.shadow) else {
+            return 0;
+        };
+        if posted == 0 || lane.last_acquire(self.next) & DD == 0 {
             return 0;
         }
-        let (ring, mut shadow) = (self.ring.view(), self.shadow.view());
-        let (base, stride) = (self.base, self.stride);
-        let (headroom, buffer_len) = (self.headroom, self.buffer_len);
-        let (mut next, mut tail) = (self.next, self.tail);
-        let mut bytes = 0u64;
-        let mut fresh = self.free.take(want);
-        for (place, raw) in batch.places16(want) {
-            // The one read of this descriptor: the quadword with DD first, with Acquire, then the other.
-            let q1 = ring.last_acquire(next);
-            let len = (q1 >> 32) as u16;
-            if q1 & (DD | EOP | DAMAGED) != DD | EOP || len.wrapping_sub(1) >= buffer_len {
-                break;
-            }
-            let q0 = ring.quad(next, 0);
-            let Some(new) = fresh.next() else { break };
-            let Some(mut handle) = shadow.take(next) else {
-                break;
-            };
-            // There is always one slot free, so the one at the tail is.
-            ring.put(tail, [base + u64::from(new.index()) * stride, 0]);
-            shadow.set(tail, new);
-            tail = tail.wrapping_add(1);
-            next = next.wrapping_add(1);
-            handle.len = len;
-            handle.off = headroom;
-            bytes += u64::from(len);
-            // The place is empty: this batch was cleared, and fills each place once.
-            std::mem::forget(place.replace(handle));
-            *raw = [q0, q1];
-        }
-        drop(fresh);
-        let taken = next.wrapping_sub(self.next);
-        (self.next, self.tail) = (next, tail);
-        batch.filled(taken as usize);
-        bytes
+        let wrong_len = self.wrong_len;
+        // One comparison for everything: done, whole, undamaged, and a length from 1 to the buffer's. The length less one
+        // has no bit at or above the buffer's (a power of two, or the next lower one); a length of 0 sets them all.
+        let accept = |q1: u64| {
+            let checked = q1.wrapping_sub(1 << 32) & (wrong_len | DD | EOP | DAMAGED);
+            (checked == DD | EOP).then_some((q1 >> 32) as u16)
+        };
+        let (slots, raw) = batch.places16(posted as usize);
+        let moved = lane.receive(self.next, posted, &mut self.free, self.place, accept, slots, raw);
+        self.next = self.next.wrapping_add(moved.count);
+        self.tail = self.tail.wrapping_add(moved.count);
+        batch.filled(moved.count as usize);
+        moved.bytes
     }
 
     /// Every case: also frames of several buffers, damaged ones and lies. Gives the bytes of single-buffer frames.
@@ -249,7 +243,7 @@ impl RxRing {
         let sane = len.wrapping_sub(1) < self.buffer_len;
         if sane && q1 & (EOP | DAMAGED) == EOP && !self.run.pending {
             handle.len = len;
-            handle.off = self.headroom;
+            handle.off = self.place.headroom;
             batch.put16(handle, raw);
             if batch.is_simple() {
                 batch.count_simple();
@@ -304,8 +298,8 @@ impl RxRing {
             self.free.push(handle);
         } else {
             handle.len = (raw[1] >> 32) as u16;
-            handle.off = self.headroom;
-            handle.flags = if last { 0 } else { flags::MORE };
+            handle.off = self.place.headroom;
+            handle.set_more(!last);
             if let Err(full) = self.run.parts.try_push((handle, raw)) {
                 self.stats.oversize += 1;
                 self.run.poisoned = true;

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use millrace_nic_models::ixgbe::desc::tx::{self, cmd, dtyp, popts, tucmd};
 
 use crate::bus::Doorbell;
-use crate::mem::{DescriptorRing16, FreeStack, Handle, Region, Shadow};
+use crate::mem::{DescriptorRing16, FreeStack, Handle, Lane, Placement, Region, Shadow};
 use crate::port::TxStats;
 use crate::queue::{MAX_TX_RUN, PortShared, RxBatch, TxFlags, TxMeta, TxRefused, checked_len};
 
 const RS: u64 = (cmd::RS as u64) << 24;
 const EOP: u64 = (cmd::EOP as u64) << 24;
 const DATA: u64 = (dtyp::DATA as u64) << 20 | ((cmd::DEXT | cmd::IFCS) as u64) << 24;
+
+/// Multiplied by a frame's length: DTALEN and PAYLEN of a frame in one buffer.
+const PAYLEN_AND_LEN: u64 = 1 << 46 | 1;
 
 /// A status report is asked for at the end of the frame that makes so many descriptors since the last one.
 const REPORT: u32 = 32;
@@ -44,10 +47,7 @@ pub(crate) struct TxRing {
     rung: u32,
     /// Descriptors since the last status report.
     unreported: u32,
-    /// Quadword 1 of the newest descriptor, so that `submit` can still ask for a report.
-    last_q1: u64,
-    base: u64,
-    stride: u32,
+    place: Placement,
     id: u16,
     dead: bool,
     marks: Marks,
@@ -124,9 +124,11 @@ impl TxRing {
             tail: 0,
             rung: 0,
             unreported: 0,
-            last_q1: 0,
-            base: iova,
-            stride: region.layout().stride,
+            place: Placement {
+                base: iova,
+                stride: region.layout().stride,
+                headroom: region.layout().headroom,
+            },
             id,
             dead: false,
             free: FreeStack::new(region),
@@ -142,6 +144,7 @@ impl TxRing {
     #[inline]
     pub(crate) fn push_frames(&mut self, batch: &mut RxBatch, frames: &[u8], meta: &TxMeta) -> usize {
         let mut done = 0;
+        batch.trade(&mut self.free);
         if meta.flags.is_empty() && batch.is_simple() {
             done = self.push_simple(batch, frames);
         }
@@ -156,7 +159,9 @@ impl TxRing {
     }
 
     /// The common case: frames of one buffer each, without requests. Stops at the first frame that is not as simple.
-    #[inline]
+    ///
+    /// Not inlined: alone, its loop has registers enough.
+    #[inline(never)]
     fn push_simple(&mut self, batch: &mut RxBatch, frames: &[u8]) -> usize {
         if (self.room() as usize) <= frames.len() {
             self.reclaim();
@@ -164,51 +169,48 @@ impl TxRing {
         let frames = frames
             .get(..(self.room() as usize).saturating_sub(1))
             .unwrap_or(frames);
-        let (ring, mut shadow) = (self.ring.view(), self.shadow.view());
-        let (base, stride, start) = (self.base, self.stride, self.tail);
-        let (mut tail, mut unreported, mut last_q1) = (start, self.unreported, self.last_q1);
-        let mut bytes = 0u64;
-        let slots = batch.simple_slots();
-        for frame in frames {
-            let Some(slot) = slots.get_mut(usize::from(*frame)) else {
-                break;
-            };
-            let Some(handle) = slot.as_ref() else { break };
-            let Some(index) = self.free.index_of(handle) else {
-                break;
-            };
-            let (off, len) = (u32::from(handle.off), u32::from(handle.len));
-            // What is too short, too long or not inside its buffer gets a closer look by `push`.
-            if len.wrapping_sub(MIN_FRAME) > MAX_FRAME - MIN_FRAME || off + len > stride {
+        let Some(mut lane) = Lane::new(&self.ring, &mut self.shadow) else {
+            return 0;
+        };
+        // What is too short, too long or not inside its buffer gets a closer look by `push`.
+        let limit = self.place.stride.min(MAX_FRAME);
+        let describe = |len: u16| (DATA | EOP) + u64::from(len) * PAYLEN_AND_LEN;
+        let mut done = 0;
+        // Up to the descriptor that is to report, and so on.
+        while let Some(some) = frames.get(done..)
+            && !some.is_empty()
+        {
+            let some = some
+                .get(..(REPORT - self.unreported.min(REPORT - 1)) as usize)
+                .unwrap_or(some);
+            let slots = batch.simple_slots();
+            let least = MIN_FRAME as u16;
+            let moved = lane.send(
+                self.tail, some, slots, &self.free, self.place, least, limit, describe,
+            );
+            self.tail = self.tail.wrapping_add(moved.count);
+            self.unreported += moved.count;
+            self.stats.bytes += moved.bytes;
+            done += moved.count as usize;
+            if self.unreported >= REPORT {
+                self.unreported = 0;
+                let last = self.tail.wrapping_sub(1);
+                self.ring.put_quad(last, 1, self.ring.quad(last, 1) | RS);
+                self.marks.push(last);
+            }
+            if (moved.count as usize) < some.len() {
                 break;
             }
-            let addr = base + u64::from(index) * u64::from(stride) + u64::from(off);
-            last_q1 = (DATA | EOP) + u64::from(len) + (u64::from(len) << 46);
-            unreported += 1;
-            if unreported >= REPORT {
-                last_q1 |= RS;
-                self.marks.push(tail);
-                unreported = 0;
-            }
-            ring.put(tail, [addr, last_q1]);
-            if let Some(handle) = slot.take() {
-                shadow.set(tail, handle);
-            }
-            tail = tail.wrapping_add(1);
-            bytes += u64::from(len);
         }
-        let done = tail.wrapping_sub(start);
-        (self.tail, self.unreported, self.last_q1) = (tail, unreported, last_q1);
-        self.frames += u64::from(done);
-        self.stats.bytes += bytes;
-        batch.taken(done as usize);
-        done as usize
+        self.frames += done as u64;
+        batch.taken(done);
+        done
     }
 
     /// Moves a run of handles to the ring; on refusal they stay in `slots`.
     #[inline]
     pub(crate) fn push(&mut self, slots: &mut [Option<Handle>], meta: &TxMeta) -> Result<(), TxRefused> {
-        let Some(mut total) = checked_len(slots, self.free.region().id(), self.stride) else {
+        let Some(mut total) = checked_len(slots, self.free.region().id(), self.place.stride) else {
             return self.invalid();
         };
         let need = slots.len() as u32 + 1;
@@ -226,7 +228,9 @@ impl TxRing {
         let count = slots.len();
         for (i, slot) in slots.iter_mut().enumerate() {
             let Some(handle) = slot.take() else { continue };
-            let addr = self.base + u64::from(handle.index()) * u64::from(self.stride) + u64::from(handle.off);
+            let addr = self.place.base
+                + u64::from(handle.index()) * u64::from(self.place.stride)
+                + u64::from(handle.off);
             let mut bits = q1 | u64::from(handle.len);
             self.unreported += 1;
             if i + 1 == count {
@@ -238,7 +242,6 @@ impl TxRing {
                 }
             }
             self.ring.put(self.tail, [addr, bits]);
-            self.last_q1 = bits;
             self.shadow.set(self.tail, handle);
             self.tail = self.tail.wrapping_add(1);
         }
@@ -373,7 +376,6 @@ impl TxRing {
                 };
                 handle.off = headroom;
                 handle.len = chunk.len() as u16;
-                handle.flags = 0;
                 region.data_mut(&mut handle).copy_from_slice(chunk);
                 slots.push(Some(handle));
             }
@@ -396,7 +398,7 @@ impl TxRing {
         // shown that descriptor yet, so it may still be changed.
         if self.marks.first().is_none() {
             let last = self.tail.wrapping_sub(1);
-            self.ring.put_quad(last, 1, self.last_q1 | RS);
+            self.ring.put_quad(last, 1, self.ring.quad(last, 1) | RS);
             self.marks.push(last);
             self.unreported = 0;
         }
@@ -412,18 +414,21 @@ impl TxRing {
     /// One look at the oldest reporting descriptor; when it is done, everything up to it comes back.
     #[inline]
     pub(crate) fn reclaim(&mut self) -> usize {
-        let mut back = 0;
+        let mut end = self.clean;
         while let Some(mark) = self.marks.first() {
             if self.ring.quad_acquire(mark, 1) & tx::DD == 0 {
                 break;
             }
-            let end = mark.wrapping_add(1);
-            back += self
-                .free
-                .recycle(&mut self.shadow, self.clean, end.wrapping_sub(self.clean));
-            self.clean = end;
+            end = mark.wrapping_add(1);
             self.marks.pop();
         }
+        if end == self.clean {
+            return 0;
+        }
+        let back = self
+            .free
+            .recycle(&mut self.shadow, self.clean, end.wrapping_sub(self.clean));
+        self.clean = end;
         self.stats.completed += back as u64;
         back
     }

@@ -6,14 +6,8 @@ use std::num::{NonZeroU8, NonZeroU32};
 
 use super::region;
 
-/// What [`Handle::flags`] can say.
-pub mod flags {
-    /// The frame goes on in the next handle of its run.
-    pub const MORE: u8 = 1 << 0;
-}
-
-/// A buffer's name in this process: region in the high byte (never 0, so that "none" costs no room), index in its
-/// region in the low three. Whoever holds a tag taken from a [`Handle`] owns the buffer, as the handle did.
+/// A buffer's name in this process: region in bits 30:24 (never 0, so that "none" costs no room), index in its region in
+/// the low 24. Whoever holds a tag taken from a [`Handle`] owns the buffer, as the handle did.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
 pub(super) struct Tag(NonZeroU32);
@@ -21,6 +15,11 @@ pub(super) struct Tag(NonZeroU32);
 /// Indices have so many bits; a region has fewer buffers.
 const INDEX_BITS: u32 = 24;
 const INDEX: u32 = (1 << INDEX_BITS) - 1;
+/// In a handle only: the frame goes on in the next handle of its run.
+const MORE: u32 = 1 << 31;
+
+/// Regions a process can have at a time; their ids count from 1.
+pub(super) const MAX_REGION: u8 = 127;
 
 impl Tag {
     /// The tag of buffer 0 of a region.
@@ -37,15 +36,8 @@ impl Tag {
         Tag(self.0 | index)
     }
 
-    /// The index of `other` if it is of the same region, seen from [`Tag::first`].
-    #[inline]
-    pub(super) fn index_of(self, other: Tag) -> Option<u32> {
-        let index = self.0.get() ^ other.0.get();
-        (index <= INDEX).then_some(index)
-    }
-
-    /// As [`Tag::index_of`] for what a slot holds, bit for bit: more than [`Tag::MAX_INDEX`] if that is nothing or a
-    /// buffer of another region.
+    /// The index of what a slot holds, seen from [`Tag::first`] of its region: more than [`Tag::MAX_INDEX`] if that is
+    /// nothing, a buffer of another region, or part of a longer frame.
     #[inline]
     pub(super) fn distance(self, other: Option<Tag>) -> u32 {
         self.0.get() ^ other.map_or(0, |tag| tag.0.get())
@@ -61,21 +53,26 @@ impl Tag {
 
     #[inline]
     pub(super) fn region(self) -> u8 {
-        (self.0.get() >> INDEX_BITS) as u8
+        (self.0.get() >> INDEX_BITS) as u8 & MAX_REGION
+    }
+
+    #[inline]
+    fn plain(self) -> Tag {
+        // A region's id is never 0, so something is left.
+        Tag(NonZeroU32::new(self.0.get() & !MORE).unwrap_or(self.0))
     }
 }
 
 /// The right to use one packet buffer of a [`Region`](super::Region): there is one handle a buffer, and only the region
 /// makes it. A handle is not `Copy` and not `Clone`; a handle that is dropped gives its buffer back to its region.
 /// Workers move handles between rings, batches and free stacks instead of dropping them.
+#[repr(C, align(8))]
 pub struct Handle {
     tag: Tag,
     /// Bytes of frame in the buffer.
     pub len: u16,
     /// Offset of the frame's first byte from the start of the buffer, headroom included.
     pub off: u16,
-    /// See [`flags`].
-    pub flags: u8,
 }
 
 impl Handle {
@@ -84,12 +81,13 @@ impl Handle {
     /// Only for the pool: the caller owns the buffer and gives this ownership away.
     #[inline]
     pub(super) fn of(tag: Tag) -> Self {
-        Handle {
-            tag,
-            len: 0,
-            off: 0,
-            flags: 0,
-        }
+        Handle { tag, len: 0, off: 0 }
+    }
+
+    /// As [`Handle::of`], with data in the buffer.
+    #[inline]
+    pub(super) fn with_data(tag: Tag, off: u16, len: u16) -> Self {
+        Handle { tag, len, off }
     }
 
     #[inline]
@@ -100,6 +98,12 @@ impl Handle {
     /// Takes the handle apart. The caller now owns the buffer.
     #[inline]
     pub(super) fn into_tag(self) -> Tag {
+        ManuallyDrop::new(self).tag.plain()
+    }
+
+    /// As [`Handle::into_tag`], for a handle that is known not to go on in another.
+    #[inline]
+    pub(super) fn into_plain_tag(self) -> Tag {
         ManuallyDrop::new(self).tag
     }
 
@@ -125,7 +129,16 @@ impl Handle {
     /// True if the frame goes on in the next handle.
     #[inline]
     pub fn more(&self) -> bool {
-        self.flags & flags::MORE != 0
+        self.tag.0.get() & MORE != 0
+    }
+
+    /// Says whether the frame goes on in the next handle.
+    #[inline]
+    pub fn set_more(&mut self, more: bool) {
+        self.tag = self.tag.plain();
+        if more {
+            self.tag.0 |= MORE;
+        }
     }
 }
 
@@ -140,12 +153,12 @@ impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "Handle({}:{} {}+{} {:#x})",
+            "Handle({}:{} {}+{}{})",
             self.region(),
             self.index(),
             self.off,
             self.len,
-            self.flags
+            if self.more() { " more" } else { "" }
         )
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`DmaMemory`] is a sealed memfd on hugepages, mapped here and, by its fd, by the device's side.
 //! - [`Ring`] is a descriptor ring in such memory: atomic quadwords, no references, device-written values read once.
+//!   A [`Lane`] is a ring and the record of its buffers for one hot loop.
 //! - [`Region`] cuts memory into packet buffers. A [`Handle`] is the right to use one of them: it cannot be copied, and
 //!   dropping it gives the buffer back.
 //! - Free buffers lie on a [`FreeStack`] a thread and in the region's [`Depot`] behind it, so that one thread may only
@@ -18,6 +19,7 @@ mod counting;
 mod depot;
 mod frame;
 mod handle;
+mod lane;
 mod memfd;
 mod region;
 mod ring;
@@ -30,14 +32,15 @@ pub mod pool {
     pub use super::batch::Batch;
     pub use super::depot::{BLOCK, Depot};
     pub use super::frame::Frame;
-    pub use super::handle::{Handle, flags};
+    pub use super::handle::Handle;
     pub use super::region::{BufferLayout, Region};
-    pub use super::shadow::{Shadow, ShadowView};
+    pub use super::shadow::Shadow;
     pub use super::stack::{FreeStack, Taken};
 }
 
 #[cfg(feature = "models")]
 pub use counting::CountingAllocator;
+pub use lane::{Lane, Moved, Placement};
 pub use memfd::{AllocOptions, DmaMemory, Hugepages, MemError, MemoryProvider, PageSize, require_sealed};
 pub use pool::*;
-pub use ring::{DescriptorRing16, DescriptorRing32, Ring, RingView};
+pub use ring::{DescriptorRing16, DescriptorRing32, Ring};

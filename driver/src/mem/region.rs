@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::depot::Depot;
-use super::handle::Tag;
+use super::handle::{MAX_REGION, Tag};
 use super::{DmaMemory, Handle, MemError, MemoryProvider};
 
 /// How a region's buffers look.
@@ -202,6 +202,17 @@ impl Region {
         &mut buffer[off..off + len]
     }
 
+    /// The data of those of `slots` that hold a single-buffer frame of this region, in order.
+    #[inline]
+    pub fn heads<'a>(&'a self, slots: &'a mut [Option<Handle>]) -> Heads<'a> {
+        Heads {
+            base: self.base,
+            stride: self.layout.stride,
+            first: self.first_tag(),
+            slots: slots.iter_mut(),
+        }
+    }
+
     /// Starts the load of the first line of a handle's frame.
     #[inline]
     pub fn prefetch(&self, handle: &Handle) {
@@ -246,6 +257,39 @@ impl Region {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(Arc::downgrade(level));
+    }
+}
+
+/// The data of several handles at once: see [`Region::heads`].
+pub struct Heads<'a> {
+    base: NonNull<u8>,
+    stride: u32,
+    first: Tag,
+    slots: std::slice::IterMut<'a, Option<Handle>>,
+}
+
+impl<'a> Iterator for Heads<'a> {
+    type Item = &'a mut [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a mut [u8]> {
+        loop {
+            let slot = self.slots.next()?;
+            let index = self.first.distance(slot.as_ref().map(Handle::tag));
+            if index > Tag::MAX_INDEX {
+                continue;
+            }
+            // SAFETY: an empty slot's distance is the region's own bits, and those are above the highest index.
+            let handle = unsafe { slot.as_ref().unwrap_unchecked() };
+            let (off, len) = (usize::from(handle.off), usize::from(handle.len));
+            if off + len > self.stride as usize {
+                continue;
+            }
+            let start = index as usize * self.stride as usize + off;
+            // SAFETY: as in `Region::buffer_mut`: the handle is one of the region's, its data lies inside its buffer, and
+            // it is mutably borrowed for as long as the slice lives.
+            return Some(unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(start), len) });
+        }
     }
 }
 
@@ -296,7 +340,7 @@ mod ids {
     pub(super) fn register(make: impl FnOnce(NonZeroU8) -> Arc<Region>) -> Result<Arc<Region>, MemError> {
         let mut slots = SLOTS.lock().unwrap_or_else(PoisonError::into_inner);
         let free = |id: &NonZeroU8| matches!(slots[usize::from(id.get())], Slot::Free);
-        let id = (1..=u8::MAX)
+        let id = (1..=MAX_REGION)
             .filter_map(NonZeroU8::new)
             .find(free)
             .ok_or(MemError::TooManyRegions)?;

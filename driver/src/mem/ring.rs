@@ -5,7 +5,6 @@
 //! bounds check and none can leave the ring.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -124,55 +123,15 @@ impl<const Q: usize> Ring<Q> {
         self.slot(slot)[i % Q].store(value.to_le(), Ordering::Relaxed);
     }
 
-    /// The same ring for one loop.
+    /// Base and slot mask, for [`Lane`](super::Lane).
     #[inline]
-    pub fn view(&self) -> RingView<'_, Q> {
-        RingView {
-            base: self.base,
-            mask: self.mask,
-            _ring: PhantomData,
-        }
+    pub(super) fn parts(&self) -> (NonNull<[AtomicU64; Q]>, u32) {
+        (self.base, self.mask)
     }
 
     /// Zeroes the ring.
     pub fn clear(&self) {
         (0..self.size()).for_each(|slot| self.put(slot, [0; Q]));
-    }
-}
-
-/// A ring for one loop: what stays the same during it is in registers. See [`Ring::view`].
-#[derive(Clone, Copy)]
-pub struct RingView<'a, const Q: usize> {
-    base: NonNull<[AtomicU64; Q]>,
-    mask: u32,
-    _ring: PhantomData<&'a Ring<Q>>,
-}
-
-impl<const Q: usize> RingView<'_, Q> {
-    #[inline]
-    fn slot(&self, slot: u32) -> &[AtomicU64; Q] {
-        // SAFETY: base and mask are those of a ring that is borrowed for as long as the view lives; see `Ring::slot`.
-        unsafe { self.base.add((slot & self.mask) as usize).as_ref() }
-    }
-
-    /// As [`Ring::last_acquire`].
-    #[inline]
-    pub fn last_acquire(&self, slot: u32) -> u64 {
-        u64::from_le(self.slot(slot)[Q - 1].load(Ordering::Acquire))
-    }
-
-    /// As [`Ring::quad`].
-    #[inline]
-    pub fn quad(&self, slot: u32, i: usize) -> u64 {
-        u64::from_le(self.slot(slot)[i % Q].load(Ordering::Relaxed))
-    }
-
-    /// As [`Ring::put`].
-    #[inline]
-    pub fn put(&self, slot: u32, descriptor: [u64; Q]) {
-        for (s, d) in self.slot(slot).iter().zip(descriptor) {
-            s.store(d.to_le(), Ordering::Relaxed);
-        }
     }
 }
 

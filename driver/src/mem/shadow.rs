@@ -61,13 +61,10 @@ impl Shadow {
         [&mut high[..first], &mut low[..second]]
     }
 
-    /// The same slots for one loop: what stays the same during it is in registers.
+    /// All slots, for [`Lane`](super::Lane).
     #[inline]
-    pub fn view(&mut self) -> ShadowView<'_> {
-        ShadowView {
-            mask: self.mask,
-            slots: &mut self.slots,
-        }
+    pub(super) fn tags(&mut self) -> &mut [Option<Tag>] {
+        &mut self.slots
     }
 
     #[inline]
@@ -84,32 +81,6 @@ impl Shadow {
     /// Slots that hold a buffer.
     pub fn occupied(&self) -> usize {
         self.slots.iter().filter(|s| s.is_some()).count()
-    }
-}
-
-/// See [`Shadow::view`].
-pub struct ShadowView<'a> {
-    slots: &'a mut [Option<Tag>],
-    mask: usize,
-}
-
-impl ShadowView<'_> {
-    /// As [`Shadow::take`].
-    #[inline]
-    pub fn take(&mut self, slot: u32) -> Option<Handle> {
-        self.at(slot).take().map(Handle::of)
-    }
-
-    /// As [`Shadow::set`].
-    #[inline]
-    pub fn set(&mut self, slot: u32, handle: Handle) {
-        *self.at(slot) = Some(handle.into_tag());
-    }
-
-    #[inline]
-    fn at(&mut self, slot: u32) -> &mut Option<Tag> {
-        // SAFETY: `mask` is the number of slots minus one, and that number is a power of two.
-        unsafe { self.slots.get_unchecked_mut(slot as usize & self.mask) }
     }
 }
 

@@ -19,6 +19,8 @@ pub struct FreeStack {
     /// Tag of the region's buffer 0.
     first: Tag,
     len: usize,
+    /// So many more lie above `len`, and are being used or come back.
+    reserved: usize,
     items: Box<[u32; CAPACITY]>,
     /// `len` as others see it, kept up to date once a burst.
     level: Arc<AtomicU32>,
@@ -33,6 +35,7 @@ impl FreeStack {
             first: region.first_tag(),
             region,
             len: 0,
+            reserved: 0,
             items: Box::new([0; CAPACITY]),
             level,
         }
@@ -67,14 +70,46 @@ impl FreeStack {
         if self.len < want {
             self.refill(want);
         }
-        let base = self.len - want.min(self.len);
+        let end = self.len;
+        // All of it is off the stack until the iterator gives the rest back, so that an iterator that is forgotten loses
+        // buffers, but never gives one twice.
+        self.len -= want.min(end);
         Taken {
-            items: self.items[base..self.len].iter(),
+            items: self.items[self.len..end].iter(),
             first: self.first,
-            base,
             len: &mut self.len,
             level: &self.level,
         }
+    }
+
+    /// Takes up to `want` buffers off the stack, fewer when stack and depot run dry; [`consume`](Self::consume) puts those
+    /// back that were not used. Without it they are lost, but never given twice.
+    #[inline]
+    pub(super) fn reserve(&mut self, want: usize) -> Reserved<'_> {
+        let want = want.min(Self::MAX_TAKE);
+        if self.len < want {
+            self.refill(want);
+        }
+        let end = self.len;
+        self.reserved = want.min(end);
+        self.len -= self.reserved;
+        Reserved {
+            first: self.first,
+            indices: &self.items[self.len..end],
+        }
+    }
+
+    /// The last `n` of what was reserved were used.
+    #[inline]
+    pub(super) fn consume(&mut self, n: usize) {
+        self.len += self.reserved - n.min(self.reserved);
+        self.reserved = 0;
+        self.publish();
+    }
+
+    #[inline]
+    pub(super) fn first_tag(&self) -> Tag {
+        self.first
     }
 
     /// True if at least `want` buffers (at most [`FreeStack::MAX_TAKE`]) can be taken now; fetches from the depot.
@@ -164,24 +199,17 @@ impl FreeStack {
         before
     }
 
-    /// Index of a handle if it is one of this stack's region.
-    #[inline]
-    pub fn index_of(&self, handle: &Handle) -> Option<u32> {
-        self.first.index_of(handle.tag())
-    }
-
     #[inline]
     fn keep(&mut self, handle: Handle) {
-        let Some(index) = self.first.index_of(handle.tag()) else {
+        if !self.region.owns(&handle) {
             return stranger(handle);
-        };
+        }
         if self.len >= CAPACITY {
             self.spill();
         }
         if let Some(slot) = self.items.get_mut(self.len) {
-            *slot = index;
+            *slot = handle.into_tag().index();
             self.len += 1;
-            let _ = handle.into_tag();
         }
     }
 
@@ -231,11 +259,16 @@ impl std::fmt::Debug for FreeStack {
     }
 }
 
+/// Buffers that [`FreeStack::reserve`] gives.
+pub(super) struct Reserved<'a> {
+    pub first: Tag,
+    pub indices: &'a [u32],
+}
+
 /// Buffers being taken from a [`FreeStack`].
 pub struct Taken<'a> {
     items: std::slice::Iter<'a, u32>,
     first: Tag,
-    base: usize,
     len: &'a mut usize,
     level: &'a AtomicU32,
 }
@@ -245,8 +278,6 @@ impl Iterator for Taken<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<Handle> {
-        // What lies above the iterator's rest is no longer on the stack once this iterator is dropped, and nobody can
-        // look at the stack before.
         let index = self.items.next_back()?;
         Some(Handle::of(self.first.at(*index)))
     }
@@ -262,7 +293,7 @@ impl ExactSizeIterator for Taken<'_> {}
 impl Drop for Taken<'_> {
     #[inline]
     fn drop(&mut self) {
-        *self.len = self.base + self.items.len();
+        *self.len += self.items.len();
         self.level.store(*self.len as u32, Ordering::Relaxed);
     }
 }

@@ -23,6 +23,8 @@ pub const MAX_RUN: usize = 16;
 /// worker and use it again and again: it is large and nothing in it is allocated per poll.
 pub struct RxBatch {
     region: Option<Arc<Region>>,
+    /// Free buffers on their way from the TX queue to the RX queue of the same worker.
+    spare: Option<FreeStack>,
     /// Buffers in use: slots `0..used`.
     used: usize,
     /// At most so many slots still hold their buffer; 0 spares looking.
@@ -63,6 +65,7 @@ impl RxBatch {
     pub fn new() -> RxBatch {
         RxBatch {
             region: None,
+            spare: None,
             used: 0,
             held: 0,
             frames: 0,
@@ -241,10 +244,16 @@ impl RxBatch {
         }
     }
 
-    /// The bytes of every frame still in the batch in its first buffer, at once and disjoint.
+    /// Calls `f` with the bytes of every frame still in the batch in its first buffer, in order.
     #[inline]
-    pub fn heads_mut(&mut self) -> HeadsMut<'_> {
-        HeadsMut(self.split_frames_mut())
+    pub fn for_each_head(&mut self, mut f: impl FnMut(&mut [u8])) {
+        if self.listed {
+            self.split_frames_mut()
+                .filter_map(|v| v.buffer.get_mut(v.off..v.off + v.len))
+                .for_each(f);
+        } else if let Some(region) = &self.region {
+            region.heads(&mut self.slots[..self.used]).for_each(&mut f);
+        }
     }
 
     /// Takes frame `i` out of the batch, to keep it or hand it to another thread.
@@ -290,12 +299,32 @@ impl RxBatch {
         self.clear_to(stack);
         self.rx_queue = rx_queue;
         self.units = units.clamp(1, 2);
-        if !self
-            .region
-            .as_ref()
-            .is_some_and(|r| Arc::ptr_eq(r, stack.region()))
+        match &mut self.spare {
+            Some(spare) if Arc::ptr_eq(spare.region(), stack.region()) => {
+                if stack.len() < BATCH && spare.len() > stack.len() {
+                    std::mem::swap(stack, spare);
+                }
+            }
+            _ => self.adopt(stack.region()),
+        }
+    }
+
+    /// From now on the batch holds buffers of `region`.
+    #[cold]
+    fn adopt(&mut self, region: &Arc<Region>) {
+        self.region = Some(region.clone());
+        self.spare = Some(FreeStack::new(region.clone()));
+    }
+
+    /// Takes over a TX queue's free buffers, for the RX queue that polls next, in exchange for an emptier stack: so a worker
+    /// that receives and sends never goes to the depot.
+    #[inline]
+    pub(crate) fn trade(&mut self, stack: &mut FreeStack) {
+        if let Some(spare) = &mut self.spare
+            && spare.len() < stack.len()
+            && Arc::ptr_eq(spare.region(), stack.region())
         {
-            self.region = Some(stack.region().clone());
+            std::mem::swap(stack, spare);
         }
     }
 
@@ -316,15 +345,12 @@ impl RxBatch {
         self.held += 1;
     }
 
-    /// Empty places for up to `n` frames of one buffer with 16-byte write-backs. The caller fills some, from the first
-    /// on, and says how many with [`filled`](Self::filled).
+    /// The empty places of an empty batch, for up to `n` frames of one buffer with 16-byte write-backs. The caller fills
+    /// some, from the first on, and says how many with [`filled`](Self::filled).
     #[inline]
-    pub(crate) fn places16(
-        &mut self,
-        n: usize,
-    ) -> impl Iterator<Item = (&mut Option<Handle>, &mut [u64; 2])> {
-        let range = self.used.min(BATCH)..(self.used + n).min(BATCH);
-        self.slots[range.clone()].iter_mut().zip(&mut self.raw[range])
+    pub(crate) fn places16(&mut self, n: usize) -> (&mut [Option<Handle>], &mut [[u64; 2]]) {
+        let n = if self.used == 0 { n.min(BATCH) } else { 0 };
+        (&mut self.slots[..n], &mut self.raw[..n])
     }
 
     /// `n` places of a [simple](Self::is_simple) batch were filled, each with a frame.
@@ -427,20 +453,6 @@ impl<'a> FramesMut<'a> {
             self.at += 1;
         }
         raw
-    }
-}
-
-/// The bytes of each frame in its first buffer: see [`RxBatch::heads_mut`].
-#[derive(Debug)]
-pub struct HeadsMut<'a>(FramesMut<'a>);
-
-impl<'a> Iterator for HeadsMut<'a> {
-    type Item = &'a mut [u8];
-
-    #[inline]
-    fn next(&mut self) -> Option<&'a mut [u8]> {
-        let view = self.0.next()?;
-        view.buffer.get_mut(view.off..view.off + view.len)
     }
 }
 

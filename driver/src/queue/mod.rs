@@ -10,7 +10,7 @@ mod rx;
 mod shared;
 mod tx;
 
-pub use batch::{BATCH, BufferView, FramesMut, HeadsMut, MAX_RUN, RxBatch};
+pub use batch::{BATCH, BufferView, FramesMut, MAX_RUN, RxBatch};
 pub use meta::{TxFlags, TxMeta, TxRefused};
 pub use rx::RxQueue;
 pub use tx::{MAX_TX_RUN, TxQueue};
