@@ -5,9 +5,11 @@ mkdir -p target
 log=target/test.log
 : > "$log"
 status=0
-cargo test --workspace "$@" -- --show-output 2>&1 | tee "$log" |
-    grep --line-buffered -E '^(test |SKIP |test result|error|warning: unused|failures:|thread .* panicked|assertion|  left|  right)|Running|FAILED' ||
-    true
+features=millrace-nic-models/device,millrace-driver/models
+# The tests start the programs, so these come first.
+cargo build -q --workspace --bins --features "$features" || exit 1
+cargo test --workspace --features "$features" "$@" -- --show-output 2>&1 | tee "$log" |
+    grep --line-buffered -E '^(test |SKIP |test result|error|warning: unused|failures:|thread .* panicked|assertion|  left|  right)|Running|FAILED'
 status=${PIPESTATUS[0]}
 skipped=$(grep -cE '^SKIP ' "$log" || true)
 passed=$(awk '/^test result:/ { p += $4 } END { print p + 0 }' "$log")

@@ -1,6 +1,6 @@
 //! The balancer of a site: the modelled NIC in one process, `millrace-l4lb` attached to it over vfio-user in another.
 
-use super::{BALANCER4, BALANCER6, Site, VIP4, VIP6, WIRE};
+use super::{BALANCER4, BALANCER6, Site, WIRE};
 use crate::process::{Process, sibling};
 use millrace::control::{Client, ClientError};
 use serde::Deserialize;
@@ -9,6 +9,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The name of the balancer's instance; one a run folder.
@@ -28,6 +29,8 @@ pub struct Balancer {
     pub config: PathBuf,
     /// The folder of control sockets.
     pub run_dir: PathBuf,
+    /// One question at a time: the control socket serves a limited number of clients.
+    asking: Mutex<()>,
 }
 
 /// A VIP as the balancer reports it.
@@ -35,6 +38,9 @@ pub struct Balancer {
 pub struct Vip {
     /// Its name.
     pub name: String,
+    /// Whether it still waits for the first answers of its health checks.
+    #[serde(default)]
+    pub settling: bool,
     /// Its backends.
     pub backends: Vec<VipBackend>,
 }
@@ -49,9 +55,6 @@ pub struct VipBackend {
     /// Whether it takes new flows.
     #[serde(default)]
     pub drained: bool,
-    /// Whether its health check passes.
-    #[serde(default)]
-    pub healthy: bool,
     /// Frames sent to it.
     pub packets: u64,
 }
@@ -77,7 +80,7 @@ pub struct Event {
 }
 
 impl Site {
-    /// Starts the NIC and the balancer in the balancer's namespace with this configuration.
+    /// Starts the NIC and the balancer, each in its namespace, with this configuration.
     pub fn start_balancer(&self, config: &str, model_args: &[&str]) -> io::Result<Balancer> {
         let dir = self.dir().to_path_buf();
         let run_dir = dir.join("run");
@@ -114,6 +117,7 @@ impl Site {
             model,
             config: config_path,
             run_dir,
+            asking: Mutex::default(),
         })
     }
 
@@ -124,7 +128,7 @@ impl Site {
 
     /// Starts just the NIC.
     pub fn start_model(&self, args: &[&str]) -> io::Result<Process> {
-        let mut command = self.balancer.command(&sibling("nic-model")?.to_string_lossy());
+        let mut command = self.nic.command(&sibling("nic-model")?.to_string_lossy());
         command.arg("ixgbe").arg("--socket").arg(self.socket());
         command
             .args(["--wire", &format!("packet:{WIRE}"), "--mac", "02:00:0a:4d:00:02"])
@@ -157,28 +161,17 @@ impl Site {
         Process::spawn("millrace-l4lb", command)
     }
 
-    /// Gives the exception tap the balancer's own addresses and the VIPs, for ARP, ND and health checks.
+    /// Gives the exception tap the balancer's own addresses; it adds the VIPs itself.
     pub fn address_tap(&self) -> io::Result<()> {
         let ns = &self.balancer;
         ns.run(&["ip", "link", "set", TAP, "up"])?;
         ns.run(&["ip", "addr", "replace", &format!("{BALANCER4}/24"), "dev", TAP])?;
-        ns.run(&["ip", "addr", "replace", &format!("{VIP4}/32"), "dev", TAP])?;
         ns.run(&[
             "ip",
             "-6",
             "addr",
             "replace",
             &format!("{BALANCER6}/64"),
-            "dev",
-            TAP,
-            "nodad",
-        ])?;
-        ns.run(&[
-            "ip",
-            "-6",
-            "addr",
-            "replace",
-            &format!("{VIP6}/128"),
             "dev",
             TAP,
             "nodad",
@@ -219,6 +212,7 @@ impl Balancer {
 
     /// Any verb.
     pub fn ask(&self, verb: &str, args: serde_json::Value) -> io::Result<serde_json::Value> {
+        let _one_at_a_time = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
         self.control()
             .and_then(|mut c| c.call(verb, args))
             .map_err(io::Error::other)

@@ -59,7 +59,6 @@ pub struct Tally {
     issued: AtomicU64,
     ok: AtomicU64,
     moved: AtomicU64,
-    next_port: AtomicU16,
     stop: AtomicBool,
     by_backend: Mutex<BTreeMap<String, u64>>,
     lost: Mutex<Vec<Lost>>,
@@ -72,7 +71,6 @@ impl Default for Tally {
             issued: AtomicU64::new(0),
             ok: AtomicU64::new(0),
             moved: AtomicU64::new(0),
-            next_port: AtomicU16::new(20_000),
             stop: AtomicBool::new(false),
             by_backend: Mutex::default(),
             lost: Mutex::default(),
@@ -110,12 +108,12 @@ impl Tally {
     fn take(&self, plan: &Plan) -> bool {
         !self.stop.load(Ordering::Relaxed) && self.issued.fetch_add(1, Ordering::Relaxed) < plan.requests
     }
+}
 
-    /// A source port that no connection of this load has used yet (40,000 of them, then round again).
-    fn port(&self) -> u16 {
-        let n = self.next_port.fetch_add(1, Ordering::Relaxed);
-        20_000 + n.wrapping_sub(20_000) % 40_000
-    }
+/// A source port that no connection of this process has used yet (40,000 of them, then round again).
+fn next_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    20_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 40_000
 }
 
 /// Runs the plan to its end in the clients' namespace. `attribute` judges each lost request as soon as it is lost.
@@ -147,7 +145,7 @@ fn client(plan: &Plan, tally: &Tally, keep: bool, attribute: &(dyn Fn(&Lost) -> 
     while tally.take(plan) {
         let local = open
             .as_ref()
-            .map_or_else(|| SocketAddr::new(plan.from, tally.port()), |c| c.local);
+            .map_or_else(|| SocketAddr::new(plan.from, next_port()), |c| c.local);
         let known = open.as_ref().and_then(|c| c.backend.clone());
         match request(plan, &mut open, local, keep) {
             Ok(backend) => {

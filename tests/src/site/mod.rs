@@ -3,8 +3,12 @@
 //! ```text
 //!   clients --+                 +-- backend 1 (nginx, VIP on lo)
 //!             +-- br0 (bridge) -+-- backend 2
-//!   balancer -+                 +-- backend 3 ...
-//!     wire (veth) = the modelled NIC's cable; nic-model and millrace-l4lb run here
+//!   NIC ------+                 +-- backend 3 ...
+//!    | its cable is the veth end `wire`; nic-model runs here
+//!    | vfio-user socket
+//!   balancer: millrace-l4lb and its exception tap
+//!
+//! The NIC has a namespace of its own, so that no host stack but the balancer's answers for the balancer.
 //! ```
 //!
 //! Everything is gone again when the [`Site`] is dropped.
@@ -32,7 +36,7 @@ pub const CLIENT6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x10);
 pub const BALANCER4: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// See [`BALANCER4`].
 pub const BALANCER6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0x2);
-/// The balancer's end of the bridge: what the modelled NIC is plugged into.
+/// The end of the veth pair that is the modelled NIC's cable.
 pub const WIRE: &str = "wire";
 
 /// Clients, a balancer's namespace and backends on one bridge.
@@ -43,8 +47,10 @@ pub struct Site {
     pub backends: Vec<Backend>,
     /// Where clients run.
     pub clients: Netns,
-    /// Where the model and the balancer run.
+    /// Where the balancer runs: nothing but its exception tap is in there.
     pub balancer: Netns,
+    /// Where the model runs and its cable ends.
+    pub nic: Netns,
     bridge: Netns,
     dir: PathBuf,
     ports: u32,
@@ -84,16 +90,18 @@ impl Site {
         bridge.run(&["ip", "link", "set", "br0", "up"])?;
         let clients = Netns::new(&format!("{tag}-cl"))?;
         let balancer = Netns::new(&format!("{tag}-lb"))?;
+        let nic = Netns::new(&format!("{tag}-nic"))?;
         let mut site = Self {
             backends: Vec::new(),
             clients,
             balancer,
+            nic,
             bridge,
             dir: dir.to_path_buf(),
             ports: 0,
         };
         site.plug_clients()?;
-        site.plug_balancer()?;
+        site.plug_nic()?;
         Ok(site)
     }
 
@@ -118,9 +126,17 @@ impl Site {
         addresses(&self.clients, "eth0", CLIENT4, CLIENT6)
     }
 
-    fn plug_balancer(&mut self) -> io::Result<()> {
+    fn plug_nic(&mut self) -> io::Result<()> {
         let port = self.next_port();
-        plug(&self.bridge, &port, &self.balancer, WIRE)
+        plug(&self.bridge, &port, &self.nic, WIRE)?;
+        // The cable's end is the model's alone: no address, no ARP, no router solicitations of the host's.
+        self.nic.run(&[
+            "sysctl",
+            "-q",
+            "-w",
+            &format!("net.ipv6.conf.{WIRE}.disable_ipv6=1"),
+        ])?;
+        self.nic.run(&["ip", "link", "set", WIRE, "arp", "off"]).map(drop)
     }
 
     fn next_port(&mut self) -> String {
