@@ -45,7 +45,7 @@ pub struct Loc {
     pub mask: u64,
 }
 
-/// The field is there only if `load(offset, width) & mask == value`.
+/// The field is there only if `load(offset, width) & mask == value`, or only if not, when `negate` is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Test {
     /// Byte offset in the write-back.
@@ -54,8 +54,18 @@ pub struct Test {
     pub width: u8,
     /// Bits looked at.
     pub mask: u64,
-    /// What they must be.
+    /// What they must be, or must not be.
     pub value: u64,
+    /// The field is there when the comparison fails, as with a hash that is valid unless its type is 0.
+    pub negate: bool,
+}
+
+impl Test {
+    /// Whether a write-back passes; `None` if it ends before the bytes looked at.
+    fn holds(&self, raw: &[u8]) -> Option<bool> {
+        let bits = load(raw, self.offset, self.width)?;
+        Some((bits & self.mask == self.value) != self.negate)
+    }
 }
 
 /// Who fills a field.
@@ -113,11 +123,10 @@ impl HintLayout {
     /// Reads a field out of a raw write-back: `None` when absent, not valid in this one, or past its end.
     pub fn read(&self, kind: HintKind, raw: &[u8]) -> Option<u64> {
         let field = self.field(kind)?;
-        if let Some(test) = field.valid {
-            let bits = load(raw, test.offset, test.width)?;
-            if bits & test.mask != test.value {
-                return None;
-            }
+        if let Some(test) = field.valid
+            && !test.holds(raw)?
+        {
+            return None;
         }
         let loc = field.loc?;
         let bits = load(raw, loc.offset, loc.width)?;
@@ -161,6 +170,7 @@ mod tests {
                     width: 1,
                     mask: 0x0f,
                     value: 0x01,
+                    negate: false,
                 }),
                 table: None,
                 source: HintSource::Hardware,
@@ -193,6 +203,28 @@ mod tests {
             None
         );
         assert_eq!(layout().read(HintKind::RxHashType, &[0x22]), Some(0));
+    }
+
+    #[test]
+    fn a_negated_test_lets_through_everything_but_its_value() {
+        let mut layout = layout();
+        let hash = layout.fields[HintKind::RxHash as usize].as_mut().unwrap();
+        hash.valid = Some(Test {
+            offset: 0,
+            width: 1,
+            mask: 0x0f,
+            value: 0,
+            negate: true,
+        });
+        for byte in 0..=255u8 {
+            let there = layout.read(HintKind::RxHash, &[byte, 0, 0, 0, 1, 0, 0, 0]);
+            assert_eq!(there, (byte & 0x0f != 0).then_some(1), "{byte:#x}");
+        }
+        assert_eq!(
+            layout.read(HintKind::RxHash, &[]),
+            None,
+            "too short is not a comparison that fails"
+        );
     }
 
     #[test]

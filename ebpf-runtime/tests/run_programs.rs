@@ -345,6 +345,7 @@ fn metadata_kfuncs_read_the_write_back_through_the_layout() {
         width: 1,
         mask: 1,
         value: 1,
+        negate: false,
     });
     let mut go = |layout: &HintLayout, raw: &[u8]| {
         rig.instance.set_hints(layout);
@@ -378,4 +379,16 @@ fn metadata_kfuncs_read_the_write_back_through_the_layout() {
     );
     let untagged = [0x78, 0x56, 0x34, 0x12, 0, 0, 0x05, 0x20, 0, 0, 0, 0, 0, 0, 0, 0];
     assert_eq!(go(&layout, &untagged)[2], missing(Errno::NODATA));
+    let unless_zero = Some(Test {
+        offset: 12,
+        width: 1,
+        mask: 0xf,
+        value: 0,
+        negate: true,
+    });
+    let layout = HintLayout::none().with(field(HintKind::RxHash, 0, 4, unless_zero));
+    assert_eq!(go(&layout, &untagged)[0], missing(Errno::NODATA));
+    let mut hashed = untagged;
+    hashed[12] = 0x36;
+    assert_eq!(go(&layout, &hashed)[0], 0x1234_5678);
 }

@@ -30,12 +30,6 @@ pub(crate) fn translate(layout: &driver::HintLayout) -> runtime::HintLayout {
             driver::Source::Software | driver::Source::Absent => continue,
         };
         let Some(loc) = field.loc else { continue };
-        let valid = match field.valid.map(test) {
-            None => None,
-            Some(Some(test)) => Some(test),
-            // Better no hint than one that is taken for valid when it is not.
-            Some(None) => continue,
-        };
         out = out.with(HintField {
             kind,
             loc: Some(runtime::Loc {
@@ -44,7 +38,7 @@ pub(crate) fn translate(layout: &driver::HintLayout) -> runtime::HintLayout {
                 shift: loc.shift,
                 mask: loc.mask,
             }),
-            valid,
+            valid: field.valid.map(test),
             table: match kind {
                 HintKind::RxHashType if layout.family.starts_with("82599") => Some(&RSS_TYPES_82599),
                 _ => None,
@@ -55,19 +49,14 @@ pub(crate) fn translate(layout: &driver::HintLayout) -> runtime::HintLayout {
     out
 }
 
-/// The runtime tests for equality only. The opposite of that is an equality too when a single bit is looked at.
-fn test(test: driver::Test) -> Option<runtime::Test> {
-    let value = match test.negate {
-        false => test.value,
-        true if test.mask.is_power_of_two() => (test.value & test.mask) ^ test.mask,
-        true => return None,
-    };
-    Some(runtime::Test {
+fn test(test: driver::Test) -> runtime::Test {
+    runtime::Test {
         offset: test.offset,
         width: test.width,
         mask: test.mask,
-        value,
-    })
+        value: test.value,
+        negate: test.negate,
+    }
 }
 
 fn kind(kind: driver::HintKind) -> Option<HintKind> {
@@ -132,19 +121,19 @@ mod tests {
     }
 
     #[test]
-    fn a_validity_that_cannot_be_told_leaves_the_hint_out_rather_than_wrong() {
-        let test = |mask, negate| {
-            Some(driver::Test {
+    fn a_validity_test_keeps_its_sense() {
+        let layout = |negate| {
+            layout(Some(driver::Test {
                 offset: 0,
                 width: 1,
-                mask,
+                mask: 0xf,
                 value: 0,
                 negate,
-            })
+            }))
         };
-        let single = layout(test(0x1, true));
-        assert_eq!(single.read(HintKind::RxHash, &raw(1)), Some(0xfeed_beef));
-        assert_eq!(single.read(HintKind::RxHash, &raw(0)), None);
-        assert_eq!(layout(test(0xf, true)).read(HintKind::RxHash, &raw(1)), None);
+        for (rss_type, negated, plain) in [(0x10, None, Some(0xfeed_beef)), (0x11, Some(0xfeed_beef), None)] {
+            assert_eq!(layout(true).read(HintKind::RxHash, &raw(rss_type)), negated);
+            assert_eq!(layout(false).read(HintKind::RxHash, &raw(rss_type)), plain);
+        }
     }
 }
