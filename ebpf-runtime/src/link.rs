@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::insn::{self, Insn, SLOT};
+use crate::insn::{self, Insn};
 use crate::kfunc::Kfunc;
 use crate::object::btf::Lines;
 use crate::object::{Code, Object, Target};
@@ -66,7 +66,7 @@ impl Linker<'_> {
         let mut at = f.start;
         while at < f.start + f.len {
             let insn = code.insns[at];
-            if let Some(callee) = self.callee(code, at, insn)? {
+            if let Some(callee) = self.callee(code, at)? {
                 self.add(callee)?;
             }
             at += if insn.is_wide() { 2 } else { 1 };
@@ -75,21 +75,9 @@ impl Linker<'_> {
     }
 
     /// The function that an instruction calls or takes the address of.
-    fn callee(&self, code: &Code, at: usize, insn: Insn) -> Result<Option<usize>, LoadError> {
-        let local_call = insn.code == insn::CALL && insn.src == insn::CALL_LOCAL;
-        let (section, slot) = match code.relocs.get(&at) {
-            Some(Target::Code { section, offset }) => {
-                let start = (*offset / SLOT as u64) as i64;
-                if insn.is_wide() {
-                    (*section, start + i64::from(insn.imm) / SLOT as i64)
-                } else if insn.code == insn::CALL {
-                    (*section, start + i64::from(insn.imm) + 1)
-                } else {
-                    return Ok(None);
-                }
-            }
-            None if local_call => (code.section, at as i64 + 1 + i64::from(insn.imm)),
-            _ => return Ok(None),
+    fn callee(&self, code: &Code, at: usize) -> Result<Option<usize>, LoadError> {
+        let Some((section, slot)) = code.callee(at) else {
+            return Ok(None);
         };
         let found = usize::try_from(slot)
             .ok()
@@ -154,7 +142,7 @@ impl Linker<'_> {
         second: &mut Option<Insn>,
         pc: usize,
     ) -> Result<(), LoadError> {
-        if let Some(callee) = self.callee(code, at, *insn)? {
+        if let Some(callee) = self.callee(code, at)? {
             let target = self.place.get(&callee).copied().unwrap_or_default();
             if insn.is_wide() {
                 (insn.src, insn.imm) = (insn::IMM_FUNC, target as i32);

@@ -3,7 +3,7 @@
 pub(crate) mod btf;
 pub(crate) mod mapdefs;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use object::elf::{
@@ -12,7 +12,7 @@ use object::elf::{
 use object::read::elf::{FileHeader, Rel, SectionHeader, Sym};
 use object::{LittleEndian, elf};
 
-use crate::insn::{Insn, SLOT, decode_all};
+use crate::insn::{self, Insn, SLOT, decode_all};
 use crate::{LoadError, MapDef};
 use btf::{Btf, Lines};
 use mapdefs::{ObjectMap, btf_map, data_map, is_data, legacy_map};
@@ -66,6 +66,28 @@ pub(crate) struct Code {
     pub insns: Vec<Insn>,
     pub relocs: HashMap<usize, Target>,
     pub lines: Lines,
+}
+
+impl Code {
+    /// The place an instruction calls or, wide, takes the address of: ELF section and instruction there.
+    pub fn callee(&self, at: usize) -> Option<(usize, i64)> {
+        let insn = self.insns.get(at)?;
+        let call = insn.code == insn::CALL;
+        match self.relocs.get(&at) {
+            Some(Target::Code { section, offset }) => {
+                let start = (*offset / SLOT as u64) as i64;
+                if insn.is_wide() {
+                    Some((*section, start + i64::from(insn.imm) / SLOT as i64))
+                } else {
+                    call.then(|| (*section, start + i64::from(insn.imm) + 1))
+                }
+            }
+            None if call && insn.src == insn::CALL_LOCAL => {
+                Some((self.section, at as i64 + 1 + i64::from(insn.imm)))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// A function symbol.
@@ -499,15 +521,26 @@ fn slot_of(maps: &[ObjectMap], section: usize, offset: u64) -> Option<(usize, u3
 /// no others (libbpf's rule).
 fn functions(symbols: &[Symbol], code: &[Code], places: &Places) -> Result<Vec<Function>, LoadError> {
     let mut out: Vec<Function> = Vec::new();
-    for symbol in symbols {
-        // Old compilers left functions untyped; labels of theirs are local.
-        let is_function = symbol.kind == elf::STT_FUNC || (symbol.kind == elf::STT_NOTYPE && symbol.global);
+    let untyped = |s: &&Symbol| s.kind == elf::STT_NOTYPE && !s.name.is_empty();
+    let named = symbols
+        .iter()
+        .filter(|s| s.kind == elf::STT_FUNC || (untyped(s) && s.global));
+    // Compilers before clang 8 left functions untyped. What tells their static functions from their labels is a call.
+    let mut called: HashSet<(usize, i64)> = code
+        .iter()
+        .flat_map(|c| (0..c.insns.len()).filter_map(|at| c.callee(at)))
+        .collect();
+    let place = |s: &Symbol| (s.section, (s.value / SLOT as u64) as i64);
+    for symbol in named.clone() {
+        called.remove(&place(symbol));
+    }
+    let statics = symbols
+        .iter()
+        .filter(|s| untyped(s) && !s.global && called.remove(&place(s)));
+    for symbol in named.chain(statics) {
         let Some(at) = places.code.get(&symbol.section).copied() else {
             continue;
         };
-        if !is_function {
-            continue;
-        }
         let total = code[at].insns.len();
         let start = symbol.value as usize / SLOT;
         if !symbol.value.is_multiple_of(SLOT as u64) || start >= total {
