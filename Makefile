@@ -1,6 +1,7 @@
 # Millrace. The two commands are `make run` and `make test`; each sets up by itself what it needs.
 SHELL := /bin/bash
 CARGO ?= cargo
+FEATURES := millrace-nic-models/device,millrace-driver/models
 # Where the guest lab keeps QEMU, kernels and logs.
 export MILLRACE_CACHE ?= $(CURDIR)/.cache/guest
 
@@ -22,13 +23,12 @@ test: deps ## Every test; what cannot run here is skipped by name and counted
 	@scripts/test.sh
 
 guest-test: deps ## Linux's own drivers on the device models, in QEMU guests (fetches about 600 MB once)
-	$(CARGO) build --release -p millrace-nic-models --features device --bin nic-model
-	$(CARGO) run --release -q -p millrace-tests --bin guest-lab
+	$(CARGO) build --workspace --bins --features $(FEATURES)
+	target/debug/guest-lab
 
 soak: deps ## The long variants of the tests
 	MILLRACE_SOAK=1 scripts/test.sh
-	$(CARGO) build --release -p millrace-nic-models --features device --bin nic-model
-	$(CARGO) run --release -q -p millrace-tests --bin guest-lab -- --soak --kernel 6.1 --kernel 6.12
+	target/debug/guest-lab --soak --kernel 6.1 --kernel 6.12
 
 fmt: ## Format the code
 	$(CARGO) fmt --all

@@ -97,7 +97,7 @@ impl Suite {
             iommu: false,
             memory: 512,
             share: None,
-            deadline: Duration::from_secs(240),
+            deadline: Duration::from_secs(420),
             log: &log,
         };
         let mut left = self.names.clone();
