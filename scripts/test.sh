@@ -5,9 +5,8 @@ mkdir -p target
 log=target/test.log
 : > "$log"
 status=0
+# Every crate with a program also has integration tests, so cargo builds the programs, which tests of other crates start.
 features=millrace-nic-models/device,millrace-driver/models
-# The tests start the programs, so these come first.
-cargo build -q --workspace --bins --features "$features" || exit 1
 cargo test --workspace --features "$features" "$@" -- --show-output 2>&1 | tee "$log" |
     grep --line-buffered -E '^(test |SKIP |test result|error|warning: unused|failures:|thread .* panicked|assertion|  left|  right)|Running|FAILED'
 status=${PIPESTATUS[0]}
