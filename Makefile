@@ -14,7 +14,7 @@ deps: ## Install what is missing through apt (says what and why; starts no servi
 	@scripts/deps.sh
 
 build: deps ## Build every program, optimised
-	$(CARGO) build --release --workspace --bins
+	$(CARGO) build --release --workspace --bins --features $(FEATURES)
 
 run: build ## The demonstration: an L4 load balancer on a modelled 82599, serving real HTTP (STAY=1 leaves it up)
 	@scripts/run.sh
