@@ -5,7 +5,7 @@ FEATURES := millrace-nic-models/device,millrace-driver/models
 # Where the guest lab keeps QEMU, kernels and logs.
 export MILLRACE_CACHE ?= $(CURDIR)/.cache/guest
 
-.PHONY: help deps build run test guest-test soak fmt lint ci clean-cache
+.PHONY: help deps build run test guest-test soak loom fmt lint ci clean-cache
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,11 @@ guest-test: deps ## Linux's own drivers on the device models, in QEMU guests (fe
 soak: deps ## The long variants of the tests
 	MILLRACE_SOAK=1 scripts/test.sh
 	target/debug/guest-lab --soak --kernel 6.1 --kernel 6.12
+
+# Its own target directory: the flag concerns every crate, and would have the whole workspace built anew each time.
+loom: deps ## The buffer depot and the descriptor ring in every order of memory accesses that loom explores
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test -p millrace-driver --lib depot
+	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test -p millrace-driver --test loom_ring
 
 fmt: ## Format the code
 	$(CARGO) fmt --all

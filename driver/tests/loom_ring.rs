@@ -1,6 +1,6 @@
 //! The shared ring under loom: every order in which two sides can see each other's stores.
 //!
-//! `RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test -p millrace-driver --test loom_ring`
+//! `make loom` runs this.
 #![cfg(loom)]
 
 use std::sync::atomic::Ordering::{self, Acquire, Relaxed, Release};

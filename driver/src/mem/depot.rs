@@ -185,7 +185,7 @@ fn lock<T>(mutex: &Mutex<T>) -> loom::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Run with `RUSTFLAGS="--cfg loom" cargo test -p millrace-driver --lib depot --release`.
+/// `make loom` runs these.
 #[cfg(all(test, loom))]
 mod loom_tests {
     use loom::sync::Arc;
