@@ -164,8 +164,10 @@ fn apply(host: &Host, changes: Vec<Change>, how: How, out: &mut dyn Write) -> Re
     for change in &changes {
         journal.record(change)?;
         let made = make(host, change, out);
-        if let (Err(SetupError::NotBound { .. }), Some(back)) = (&made, change.inverse()) {
-            // Better the old driver than none.
+        if let (Err(SetupError::NotBound { .. } | SetupError::FewerPages { .. }), Some(back)) =
+            (&made, change.inverse())
+        {
+            // Better the old driver than none, and a host that keeps its memory than one that gave nearly all of it.
             if make(host, &back, out).is_ok() {
                 journal.record(&back)?;
             }

@@ -134,7 +134,7 @@ pub enum SetupError {
     },
     /// The kernel found fewer contiguous pages than asked for.
     #[error(
-        "node {node} gave {got} of {wanted} pages of {size_kib} KiB: its memory is taken or fragmented; free some, or reserve them at boot with `{boot}`"
+        "node {node} gave {got} of {wanted} pages of {size_kib} KiB: its memory is taken or fragmented, and it has its old number again; ask for fewer, or reserve them at boot with `{boot}`"
     )]
     FewerPages {
         /// NUMA node.

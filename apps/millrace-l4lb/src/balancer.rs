@@ -36,10 +36,10 @@ pub enum BalancerError {
     #[error("max_vips, max_backends and connection_table need a restart to change")]
     Limits,
     /// Not there.
-    #[error("there is no VIP \"{0}\"")]
+    #[error("there is no VIP \"{0}\"; `millrace-l4lb status` lists those there are")]
     NoVip(String),
     /// Not there.
-    #[error("no VIP has a backend {0}")]
+    #[error("no VIP has a backend {0}; `millrace-l4lb status` lists those there are")]
     NoBackend(IpAddr),
     /// The data plane refused.
     #[error(transparent)]

@@ -128,9 +128,9 @@ struct Serve {
 enum Engine {
     /// The checked interpreter
     Interp,
-    /// The compiler
+    /// The compiler (not in this version)
     Jit,
-    /// rbpf, for comparison
+    /// rbpf, for comparison (not in this version)
     Rbpf,
 }
 

@@ -39,8 +39,20 @@ pub enum ControlPlaneError {
     /// The host's stack refused.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
+    /// The host's stack refused an address on the exception tap.
+    #[error(
+        "the host does not take {address}/{prefix} as the exception tap's address: {source}; --tap-address wants one that a host can have, such as 10.0.0.2/24"
+    )]
+    Address {
+        /// The address.
+        address: IpAddr,
+        /// Its prefix length.
+        prefix: u8,
+        /// The kernel's words.
+        source: NetlinkError,
+    },
     /// No thread.
-    #[error("cannot start a thread: {0}")]
+    #[error("cannot start a thread: {0}; is the limit on processes (ulimit -u) reached?")]
     Thread(io::Error),
 }
 
@@ -107,7 +119,12 @@ impl Control {
         let interface = host.interface.as_deref().map(interface_index).transpose()?;
         if let Some(index) = interface {
             for (address, prefix) in &host.addresses {
-                netlink.add_address(index, *address, *prefix, false)?;
+                let added = netlink.add_address(index, *address, *prefix, false);
+                added.map_err(|source| ControlPlaneError::Address {
+                    address: *address,
+                    prefix: *prefix,
+                    source,
+                })?;
             }
         }
         let to = Arc::downgrade(&self.shared);

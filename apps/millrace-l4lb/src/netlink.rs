@@ -127,8 +127,10 @@ impl Netlink {
             message.attributes.push(AddressAttribute::CacheInfo(life));
         }
         let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
-        self.ask(RouteNetlinkMessage::NewAddress(message), flags)
-            .map(drop)
+        match self.exchange(RouteNetlinkMessage::NewAddress(message), flags)? {
+            Ok(_) => Ok(()),
+            Err(refusal) => Err(broken(refusal)),
+        }
     }
 
     /// Takes an address away; not there is fine.
@@ -146,6 +148,19 @@ impl Netlink {
         question: RouteNetlinkMessage,
         flags: u16,
     ) -> Result<Option<RouteNetlinkMessage>, NetlinkError> {
+        match self.exchange(question, flags)? {
+            Ok(answer) => Ok(answer),
+            Err(refusal) if is_absent(&refusal) => Ok(None),
+            Err(refusal) => Err(broken(refusal)),
+        }
+    }
+
+    /// The kernel's answer or its refusal; the outer error is about the way there.
+    fn exchange(
+        &self,
+        question: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<io::Result<Option<RouteNetlinkMessage>>, NetlinkError> {
         let mut message = NetlinkMessage::from(question);
         message.header.flags = NLM_F_REQUEST | flags;
         message.finalize();
@@ -159,15 +174,12 @@ impl Netlink {
             .map_err(broken)?
             .payload
         {
-            NetlinkPayload::InnerMessage(inner) => Ok(Some(inner)),
-            NetlinkPayload::Error(error) => {
-                match error.code.map(|code| io::Error::from_raw_os_error(-code.get())) {
-                    None => Ok(None),
-                    Some(error) if is_absent(&error) => Ok(None),
-                    Some(error) => Err(broken(error)),
-                }
-            }
-            _ => Ok(None),
+            NetlinkPayload::InnerMessage(inner) => Ok(Ok(Some(inner))),
+            NetlinkPayload::Error(error) => Ok(match error.code {
+                None => Ok(None),
+                Some(code) => Err(io::Error::from_raw_os_error(-code.get())),
+            }),
+            _ => Ok(Ok(None)),
         }
     }
 }

@@ -282,7 +282,11 @@ fn checks_drains_and_reloads_reach_the_tables() {
         let unknown = registry
             .call("lb.drain", &json!({ "backend": "10.66.0.77" }))
             .expect_err("nobody");
-        assert_eq!(unknown.to_string(), "no VIP has a backend 10.66.0.77");
+        assert!(
+            unknown
+                .to_string()
+                .starts_with("no VIP has a backend 10.66.0.77; ")
+        );
 
         // A wrong file changes nothing and says so.
         std::fs::write(&path, "[[vip]]\nnonsense = 1\n").expect("it can be written");

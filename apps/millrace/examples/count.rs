@@ -19,7 +19,8 @@ fn count(object: &str, device: &str) -> Result<(), Box<dyn Error>> {
 
     let elf = std::fs::read(object).map_err(|e| format!("cannot read {object}: {e}"))?;
     let loader = Loader::new().cpus(app.workers() as u32);
-    let loaded = loader.load(&Object::parse(&elf)?)?;
+    let loaded = Object::parse(&elf).and_then(|parsed| loader.load(&parsed));
+    let loaded = loaded.map_err(|e| format!("{object}: {e}"))?;
     app.attach("eth0", QueueSel::All, &loaded.program(None)?, EngineKind::Interp)?;
     for (name, map) in &loaded.maps {
         app.maps().insert(name, map.clone());

@@ -60,9 +60,7 @@ pub enum AppError {
     ProgramInUse(String),
     #[error("there is no map {0:?}; `map list` shows those there are")]
     NoMap(String),
-    #[error(
-        "exception interface {name}: {reason}; is it in use, and may this user make interfaces (CAP_NET_ADMIN)?"
-    )]
+    #[error("exception interface {name}: {reason}")]
     Tap { name: String, reason: String },
     #[error("worker {worker}: {source}")]
     Mailbox { worker: usize, source: MailboxError },
@@ -76,7 +74,9 @@ pub enum AppError {
     Thread(io::Error),
     #[error("cannot catch signals: {0}")]
     Signals(io::Error),
-    #[error("{what}: {source}")]
+    #[error(
+        "cannot make an {what}: {source}; ask for fewer queues or workers, or raise the limit with `ulimit -n`"
+    )]
     Io { what: &'static str, source: io::Error },
 }
 

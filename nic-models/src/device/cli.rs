@@ -31,7 +31,9 @@ Wires:
   packet:IFACE        an existing interface (best a veth end), raw: a whole namespace is the other end
   link:NAME           the other model that has a link of that name
   pcap:IN[,OUT]       receives the frames of a capture file, writes what is sent to another
-  gen:SPEC            a traffic generator
+  gen:PROTO[,KEY=V].. a traffic generator: udp4, udp6, tcp4 or tcp6; keys flows, size (bytes with FCS), rate (frames a
+                      second, 0 for all that is asked for), count, src, dst, dport, smac, dmac, vlan, flags, seed;
+                      such as gen:udp4,flows=100,rate=50000
   null                nothing is received, everything is sent to nowhere
 
 Examples:
@@ -83,7 +85,7 @@ struct Serve {
     /// The card's MAC address, like 52:54:00:00:00:01; a fixed local one when not given
     #[arg(long, value_name = "MAC", value_parser = parse_mac)]
     mac: Option<[u8; 6]>,
-    /// Queue pairs the model serves
+    /// Queue pairs the model serves, 1 to 128; an 82599 has 64 when not given
     #[arg(long, value_name = "N", value_parser = parse_queues)]
     queues: Option<u16>,
     /// Let clients map the pages that hold doorbells: no message per doorbell, but the model must poll
@@ -250,7 +252,16 @@ impl Serve {
 /// Waits until whoever started us has ended, however it did, and removes its socket.
 fn remove_when_closed(path: &Path, id: SocketId) {
     let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
-    remove_stale_socket(path, id);
+    // A process that is killed closes its files in an order of the kernel's: its socket may listen a moment longer than
+    // our pipe is open.
+    for _ in 0..100 {
+        remove_stale_socket(path, id);
+        if SocketId::of(path).is_ok_and(|found| found == id) {
+            std::thread::sleep(Duration::from_millis(10));
+        } else {
+            return;
+        }
+    }
 }
 
 fn print_counters(model: &dyn Model) {

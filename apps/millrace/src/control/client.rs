@@ -37,7 +37,7 @@ pub enum ClientError {
 
 fn running(others: &[String]) -> String {
     if others.is_empty() {
-        "; none does".into()
+        "; none does: start it, or give --run-dir if it runs elsewhere".into()
     } else {
         format!("; running: {}", others.join(", "))
     }

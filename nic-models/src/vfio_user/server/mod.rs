@@ -68,7 +68,7 @@ pub enum ServeError {
     InUse { path: PathBuf },
     #[error("socket {path}: something that is not a socket is there; choose another path")]
     NotASocket { path: PathBuf },
-    #[error("socket {path}: cannot {what}: {source}")]
+    #[error("socket {path}: cannot {what}: {source}; {}", advice(.source))]
     Bind {
         path: PathBuf,
         what: &'static str,
@@ -76,6 +76,16 @@ pub enum ServeError {
     },
     #[error("cannot accept clients: {0}")]
     Accept(#[source] io::Error),
+}
+
+/// What to do about a socket that cannot be made.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "make its folder first, or choose another path",
+        io::ErrorKind::PermissionDenied => "run as root, or choose a folder of yours",
+        io::ErrorKind::InvalidInput => "choose a path of at most 107 bytes",
+        _ => "choose another path",
+    }
 }
 
 /// What to call every [`Options::observe_every`]; gets the model, for its counters.
