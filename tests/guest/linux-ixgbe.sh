@@ -96,7 +96,7 @@ scenario_vlan_tags_are_inserted_and_stripped() {
 
 scenario_ring_sizes_change() {
     ethtool -G eth0 rx 256 tx 128 || { fail "ethtool -G"; return; }
-    ethtool -g eth0 | tail -n 5 | grep -q '^RX:.*256' || { fail "the new size is not reported"; return; }
+    ethtool -g eth0 | sed -n '/^Current/,$p' | grep -q '^RX:[[:space:]]*256' || { fail "the new size is not reported"; return; }
     wait_for 15 carrier_is_up
     wait_for 5 ping -c 1 -W 1 $PEER4 || { fail "no answer to ping"; return; }
     ethtool -G eth0 rx 512 tx 512
