@@ -19,7 +19,26 @@ pub fn cpu_nanos() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
-/// What a pair of readings costs by itself.
+/// Wall-clock nanoseconds since some moment. The kernel answers without a system call on most machines, so a short
+/// section can be timed; one during which this thread did not run stands out and has to be left out.
+#[inline]
+pub fn wall_nanos() -> u64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// What a pair of [`wall_nanos`] costs by itself: the average of the many that were not interrupted.
+pub fn wall_reading_cost() -> f64 {
+    let mut costs: Vec<u64> = (0..20_000)
+        .map(|_| (wall_nanos(), wall_nanos()))
+        .map(|(a, b)| b - a)
+        .collect();
+    costs.sort_unstable();
+    costs.truncate(costs.len() * 9 / 10);
+    costs.iter().sum::<u64>() as f64 / costs.len().max(1) as f64
+}
+
+/// What a pair of [`cpu_nanos`] costs by itself.
 pub fn reading_cost() -> u64 {
     (0..2000)
         .map(|_| (cpu_nanos(), cpu_nanos()))

@@ -3,6 +3,7 @@
 mod clock;
 mod lane;
 mod lb;
+mod path;
 mod report;
 mod rig;
 mod step;
@@ -22,6 +23,8 @@ use std::process::ExitCode;
 enum Bench {
     /// The load balancer's data plane on one core: packets/s, cycles and instructions a packet
     Lb(lb::Args),
+    /// The driver's receive and transmit path alone, on rings built by hand: cycles and instructions a packet
+    Path(path::Args),
 }
 
 /// Why a bench gave no numbers.
@@ -64,6 +67,7 @@ impl BenchError {
 fn main() -> ExitCode {
     let outcome = match Bench::parse() {
         Bench::Lb(args) => lb::run(&args),
+        Bench::Path(args) => path::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,7 +1,44 @@
 //! What a bench prints: rows of numbers, where they come from, and on which machine.
 
 use crate::BenchError;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+
+/// A row that can be printed as a line of a table.
+pub trait Line: Serialize {
+    /// The columns' names.
+    fn header() -> String;
+    /// The row under them.
+    fn line(&self) -> String;
+}
+
+/// What the sections of a row have in common.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Summary {
+    /// The median of all sections.
+    pub median: f64,
+    /// The middle 80 % of the sections lie within this many percent of the median, to both sides.
+    pub spread_percent: f64,
+}
+
+impl Summary {
+    /// Of one value a section.
+    pub fn of(samples: &[f64]) -> Summary {
+        let mut sorted = samples.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let at = |share: f64| {
+            sorted
+                .get((sorted.len() as f64 * share) as usize)
+                .copied()
+                .unwrap_or(f64::NAN)
+        };
+        let (low, median, high) = (at(0.1), at(0.5), at(0.9));
+        Summary {
+            median,
+            spread_percent: round((high - low) / 2.0 / median * 100.0),
+        }
+    }
+}
 
 /// One case on one engine.
 #[derive(Clone, Debug, Serialize)]
@@ -34,15 +71,10 @@ impl Row {
         gigahertz: f64,
         instructions: Option<f64>,
     ) -> Row {
-        let mut sorted = samples.to_vec();
-        sorted.sort_by(f64::total_cmp);
-        let at = |share: f64| {
-            sorted
-                .get((sorted.len() as f64 * share) as usize)
-                .copied()
-                .unwrap_or(f64::NAN)
-        };
-        let (low, median, high) = (at(0.1), at(0.5), at(0.9));
+        let Summary {
+            median,
+            spread_percent,
+        } = Summary::of(samples);
         Row {
             case,
             about,
@@ -51,13 +83,51 @@ impl Row {
             cycles_per_packet: round(median * gigahertz),
             instructions_per_packet: instructions.map(round),
             nanoseconds_per_packet: round(median),
-            spread_percent: round((high - low) / 2.0 / median * 100.0),
+            spread_percent,
         }
     }
 }
 
-fn round(value: f64) -> f64 {
+impl Line for Row {
+    fn header() -> String {
+        format!(
+            "{:<20} {:<7} {:>12} {:>11} {:>12} {:>9}  ",
+            "case", "engine", "packets/s", "cycles/p", "instr/p", "+-%"
+        )
+    }
+
+    fn line(&self) -> String {
+        format!(
+            "{:<20} {:<7} {:>12} {:>11.1} {:>12} {:>9.1}  {}",
+            self.case,
+            self.engine,
+            self.pps,
+            self.cycles_per_packet,
+            or_dash(self.instructions_per_packet),
+            self.spread_percent,
+            self.about
+        )
+    }
+}
+
+/// To one decimal, which is more than these numbers repeat.
+pub fn round(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
+}
+
+/// A number of a table that may not have been measured.
+pub fn or_dash(value: Option<f64>) -> String {
+    value.map_or("-".to_owned(), |value| format!("{value:.1}"))
+}
+
+/// The bar of one row, over its nanoseconds.
+pub fn progress(prefix: String, nanos: u64) -> ProgressBar {
+    let bar = ProgressBar::new(nanos);
+    if let Ok(style) = ProgressStyle::with_template("{prefix:32} {wide_bar} {msg:24}") {
+        bar.set_style(style);
+    }
+    bar.set_prefix(prefix);
+    bar
 }
 
 /// A machine in a few words.
@@ -91,7 +161,7 @@ pub fn machine() -> Machine {
 
 /// All of a bench.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct Report<R> {
     /// Its name.
     pub bench: &'static str,
     /// Where it ran.
@@ -99,10 +169,10 @@ pub struct Report {
     /// How to read the numbers.
     pub notes: Vec<String>,
     /// The numbers.
-    pub rows: Vec<Row>,
+    pub rows: Vec<R>,
 }
 
-impl Report {
+impl<R: Line> Report<R> {
     /// One line of JSON, or a table.
     pub fn print(&self, json: bool) -> Result<(), BenchError> {
         if json {
@@ -119,24 +189,9 @@ impl Report {
             "{}: {cpu}, {gigahertz} GHz, {cpus} CPUs, Linux {kernel}\n",
             self.bench
         );
-        println!(
-            "{:<20} {:<7} {:>12} {:>11} {:>12} {:>9}  ",
-            "case", "engine", "packets/s", "cycles/p", "instr/p", "+-%"
-        );
+        println!("{}", R::header());
         for row in &self.rows {
-            let instructions = row
-                .instructions_per_packet
-                .map_or("-".to_owned(), |count| format!("{count:.1}"));
-            println!(
-                "{:<20} {:<7} {:>12} {:>11.1} {:>12} {:>9.1}  {}",
-                row.case,
-                row.engine,
-                row.pps,
-                row.cycles_per_packet,
-                instructions,
-                row.spread_percent,
-                row.about
-            );
+            println!("{}", row.line());
         }
         println!();
         for note in &self.notes {

@@ -10,7 +10,6 @@ mod cases;
 use crate::rig::Rig;
 use crate::{BenchError, clock, report, step};
 use cases::{Case, Expect};
-use indicatif::{ProgressBar, ProgressStyle};
 use millrace_ebpf::{EngineKind, LoadError};
 use millrace_l4lb::balancer::Balancer;
 use report::{Report, Row};
@@ -165,14 +164,11 @@ fn check(case: &Case, rig: &Rig) -> Result<(), BenchError> {
 }
 
 fn row(args: &Args, case: &Case, engine: Option<EngineKind>) -> Result<Row, BenchError> {
-    let bar = ProgressBar::new(args.millis * 1_000_000);
-    if let Ok(style) = ProgressStyle::with_template("{prefix:32} {wide_bar} {msg:24}") {
-        bar.set_style(style);
-    }
-    bar.set_prefix(format!("{} ({})", case.name, engine_name(engine)));
+    let nanos = args.millis * 1_000_000;
+    let bar = report::progress(format!("{} ({})", case.name, engine_name(engine)), nanos);
     let (mut rig, _balancer) = rig(case, engine)?;
     let before = clock::gigahertz();
-    let samples = rig.measure(args.millis * 1_000_000, |done| bar.set_position(done));
+    let samples = rig.measure(nanos, |done| bar.set_position(done));
     let gigahertz = before.max(clock::gigahertz());
     check(case, &rig)?;
     let instructions = if args.no_instructions {
