@@ -23,6 +23,7 @@ libbpf-dev|the headers that XDP programs include
 iproute2|network namespaces of the demonstration and of the tests
 iputils-ping|reachability checks in the tests
 tshark|judges the frames we send, in the tests
+curl|a request of your own while the demonstration stays up
 nginx-light|the HTTP servers behind the balancer in the demonstration
 TXT
 }
