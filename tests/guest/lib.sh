@@ -10,11 +10,11 @@ skip() { RESULT="SKIP $NAME: $*"; return 1; }
 
 # wait_for SECONDS COMMAND...: polls until the command succeeds.
 wait_for() {
-    _n=$(($1 * 10)); shift
-    while [ $_n -gt 0 ]; do
+    _tries=$(($1 * 10)); shift
+    while [ $_tries -gt 0 ]; do
         "$@" >/dev/null 2>&1 && return 0
         sleep 0.1
-        _n=$((_n - 1))
+        _tries=$((_tries - 1))
     done
     return 1
 }

@@ -139,11 +139,11 @@ scenario_offline_self_test() {
 }
 
 scenario_interface_flaps() {
-    _n=$([ "$SOAK" = 1 ] && echo 50 || echo 10)
-    while [ $_n -gt 0 ]; do
+    _flaps=$([ "$SOAK" = 1 ] && echo 50 || echo 10)
+    while [ $_flaps -gt 0 ]; do
         ip link set eth0 down; ip link set eth0 up
-        wait_for 15 carrier_is_up || { fail "no carrier, $_n flaps to go"; return; }
-        _n=$((_n - 1))
+        wait_for 15 carrier_is_up || { fail "no carrier, $_flaps flaps to go"; return; }
+        _flaps=$((_flaps - 1))
     done
     wait_for 5 ping -c 1 -W 1 $PEER4 || fail "no answer to ping"
 }
