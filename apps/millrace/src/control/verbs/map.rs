@@ -78,7 +78,7 @@ pub(super) fn register(app: &AppHandle) {
 fn shown(name: &str, map: &Map) -> Value {
     let def = map.def();
     json!({
-        "name": name, "id": map.id(), "type": kind_name(def.kind), "key_size": def.key_size,
+        "name": name, "id": map.id(), "type": def.kind.name(), "key_size": def.key_size,
         "value_size": def.value_size, "max_entries": def.max_entries, "flags": def.flags,
         "cpus": if per_cpu(map) { Value::from(map.cpus()) } else { Value::Null },
     })
@@ -89,28 +89,6 @@ fn per_cpu(map: &Map) -> bool {
         map.kind(),
         MapType::PercpuHash | MapType::PercpuArray | MapType::LruPercpuHash
     )
-}
-
-/// The kernel's name of a map type, in bpftool's spelling.
-fn kind_name(kind: MapType) -> &'static str {
-    match kind {
-        MapType::Hash => "hash",
-        MapType::Array => "array",
-        MapType::ProgArray => "prog_array",
-        MapType::PerfEventArray => "perf_event_array",
-        MapType::PercpuHash => "percpu_hash",
-        MapType::PercpuArray => "percpu_array",
-        MapType::LruHash => "lru_hash",
-        MapType::LruPercpuHash => "lru_percpu_hash",
-        MapType::LpmTrie => "lpm_trie",
-        MapType::ArrayOfMaps => "array_of_maps",
-        MapType::HashOfMaps => "hash_of_maps",
-        MapType::Devmap => "devmap",
-        MapType::Cpumap => "cpumap",
-        MapType::Xskmap => "xskmap",
-        MapType::DevmapHash => "devmap_hash",
-        MapType::Ringbuf => "ringbuf",
-    }
 }
 
 fn entry(map: &Map, key: &[u8]) -> Result<Value, Errno> {
@@ -202,7 +180,7 @@ fn told(errno: Errno, what: &str, name: &str, map: &Map) -> ControlError {
         ),
         Errno::OPNOTSUPP => (
             ErrorCode::Unsupported,
-            format!("a {} cannot do that", kind_name(def.kind)),
+            format!("a {} cannot do that", def.kind.name()),
         ),
         errno => (ErrorCode::Failed, errno.to_string()),
     };
