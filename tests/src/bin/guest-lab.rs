@@ -5,6 +5,7 @@ use millrace_tests::guest::LabError;
 use millrace_tests::guest::fetch::{Cache, Series};
 use millrace_tests::guest::qemu::{self, Outcome};
 use millrace_tests::guest::scenario::Suite;
+use millrace_tests::guest::suites;
 use millrace_tests::netns;
 use std::process::ExitCode;
 
@@ -15,8 +16,8 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "guest-lab", version)]
 struct Args {
-    /// Kernel series to boot (6.1, 6.12); may be given more than once.
-    #[arg(long = "kernel", value_name = "SERIES", default_values = ["6.12"])]
+    /// Kernel series to boot (6.1, 6.12), both when not given; may be given more than once.
+    #[arg(long = "kernel", value_name = "SERIES")]
     kernels: Vec<String>,
     /// Run only the scenarios whose names contain this; the port's bring-up always runs.
     #[arg(long, value_name = "TEXT")]
@@ -38,19 +39,8 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<u32, LabError> {
-    let mut suites = Vec::new();
-    for kernel in &args.kernels {
-        let series = match kernel.as_str() {
-            "6.1" => Series::V6_1,
-            "6.12" => Series::V6_12,
-            other => {
-                return Err(LabError::Malformed(format!(
-                    "unknown kernel series `{other}`: give 6.1 or 6.12"
-                )));
-            }
-        };
-        suites.push(Suite::linux("ixgbe", series, args.soak, args.only.as_deref()));
-    }
+    let kernels = kernels(&args.kernels)?;
+    let suites = suites::all(&kernels, args.soak, args.only.as_deref());
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     let mut report = |label: &str, outcome: &Outcome| match outcome {
         Outcome::Pass => {
@@ -70,8 +60,8 @@ fn run(args: &Args) -> Result<u32, LabError> {
         match run_suite(suite, &mut report) {
             Ok(()) => {}
             Err(LabError::Unavailable(reason)) => {
-                for name in &suite.names {
-                    report(&suite.label(name), &Outcome::Skip(reason.clone()));
+                for scenario in &suite.scenarios {
+                    report(&suite.label(&scenario.name), &Outcome::Skip(reason.clone()));
                 }
             }
             Err(e) => report(&suite.label("lab"), &Outcome::Fail(e.to_string())),
@@ -79,6 +69,24 @@ fn run(args: &Args) -> Result<u32, LabError> {
     }
     println!("{passed} passed, {failed} failed, {skipped} skipped");
     Ok(failed)
+}
+
+/// The kernel series that were asked for, or all.
+fn kernels(names: &[String]) -> Result<Vec<Series>, LabError> {
+    if names.is_empty() {
+        return Ok(Series::ALL.to_vec());
+    }
+    names
+        .iter()
+        .map(|name| {
+            Series::ALL
+                .into_iter()
+                .find(|series| series.name() == name)
+                .ok_or_else(|| {
+                    LabError::Malformed(format!("unknown kernel series `{name}`: give 6.1 or 6.12"))
+                })
+        })
+        .collect()
 }
 
 fn run_suite(suite: &Suite, report: &mut impl FnMut(&str, &Outcome)) -> Result<(), LabError> {
@@ -89,7 +97,7 @@ fn run_suite(suite: &Suite, report: &mut impl FnMut(&str, &Outcome)) -> Result<(
     let dir = cache
         .root()
         .join("logs")
-        .join(format!("{}-{}", suite.family, suite.series.name()));
+        .join(format!("{}-{}-{}", suite.driver, suite.version, suite.setup));
     std::fs::create_dir_all(&dir).map_err(LabError::io("making the log folder"))?;
     suite.run(&cache, &dir, |r| report(&suite.label(&r.name), &r.outcome))
 }

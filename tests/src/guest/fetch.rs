@@ -36,6 +36,9 @@ pub enum Series {
 }
 
 impl Series {
+    /// The series that every run boots.
+    pub const ALL: [Self; 2] = [Self::V6_1, Self::V6_12];
+
     /// As it is named on the command line and in reports.
     pub fn name(self) -> &'static str {
         match self {
@@ -76,6 +79,15 @@ impl Cache {
         self.root.join("tools")
     }
 
+    /// The static busybox among them.
+    pub fn busybox(&self) -> Result<PathBuf, LabError> {
+        let tools = self.tools();
+        [tools.join("usr/bin/busybox"), tools.join("bin/busybox")]
+            .into_iter()
+            .find(|p| p.is_file())
+            .ok_or_else(|| LabError::Malformed("the fetched busybox has no binary".into()))
+    }
+
     /// Makes sure that QEMU and the guest's tools are there.
     pub fn ensure_tools(&self) -> Result<(), LabError> {
         self.ensure(
@@ -96,6 +108,7 @@ impl Cache {
     pub fn ensure_kernel(&self, series: Series) -> Result<Kernel, LabError> {
         let tree = format!("kernel-{}", series.name());
         let dir = self.root.join(&tree);
+        let lock = self.lock()?;
         if !dir.join(".complete").exists() {
             self.update()?;
             let meta = format!("linux-image-amd64/{}", series.suite());
@@ -109,6 +122,7 @@ impl Cache {
                 .to_owned();
             self.download_only(&tree, &[&package])?;
         }
+        drop(lock);
         let boot = dir.join("boot");
         let image = find(&boot, |n| n.starts_with("vmlinuz-"))
             .ok_or_else(|| LabError::Malformed(format!("no vmlinuz below {}", boot.display())))?;
@@ -130,7 +144,12 @@ impl Cache {
         })
     }
 
-    fn ensure(&self, tree: &str, packages: &[&str], target: Option<&str>) -> Result<(), LabError> {
+    /// Makes sure that packages and all they need are unpacked in a tree of their own.
+    pub fn ensure(&self, tree: &str, packages: &[&str], target: Option<&str>) -> Result<(), LabError> {
+        if self.root.join(tree).join(".complete").exists() {
+            return Ok(());
+        }
+        let _lock = self.lock()?;
         if self.root.join(tree).join(".complete").exists() {
             return Ok(());
         }
@@ -161,6 +180,15 @@ impl Cache {
             .output();
         checked("apt-get download", out)?;
         self.unpack(tree, &archives)
+    }
+
+    /// Held while something is fetched: another lab may share the folder.
+    fn lock(&self) -> Result<fs::File, LabError> {
+        let path = self.root.join("lock");
+        let what = || format!("locking {}", path.display());
+        let file = fs::File::create(&path).map_err(LabError::io(what()))?;
+        file.lock().map_err(LabError::io(what()))?;
+        Ok(file)
     }
 
     fn archives(&self) -> PathBuf {

@@ -2,15 +2,18 @@
 //!
 //! [`fetch`] brings QEMU, kernels and tools into a cache folder with apt, installing nothing on the host; [`image`]
 //! makes an initramfs of them ([`cpio`], [`kmod`]); [`qemu`] boots it with a `nic-model` attached over vfio-user and
-//! reads the results, one line a scenario, from the serial line; [`scenario`] says what each boot runs.
+//! reads the results, one line a scenario, from the serial line. [`scenario`] is what each boot runs, [`linux`] the
+//! suites for Linux's own drivers, [`suites`] the list of all.
 
 pub mod cpio;
 pub mod fetch;
 pub mod image;
 pub mod kmod;
+pub mod linux;
 pub mod model;
 pub mod qemu;
 pub mod scenario;
+pub mod suites;
 
 /// What can go wrong before a scenario can be judged.
 #[derive(Debug, thiserror::Error)]

@@ -83,6 +83,11 @@ impl Peer {
             hashes.push_str(&format!("HASH{megabytes}={hash}\n"));
             self.service(busybox, 5000 + megabytes, &["cat", &file.to_string_lossy()])?;
         }
+        let zeros = crate::netns::run(&["sh", "-c", "head -c 104857600 /dev/zero | sha256sum"])
+            .map_err(LabError::io("sha256sum"))?;
+        let zeros = String::from_utf8_lossy(&zeros.stdout);
+        let zeros = zeros.split(' ').next().unwrap_or_default();
+        hashes.push_str(&format!("ZERO100={zeros}\n"));
         self.service(busybox, 5001, &["sha256sum"])?;
         Ok(hashes)
     }

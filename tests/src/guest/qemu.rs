@@ -19,10 +19,14 @@ pub struct Boot<'a> {
     pub sockets: &'a [PathBuf],
     /// With an emulated IOMMU (for VFIO in the guest).
     pub iommu: bool,
+    /// Added to the kernel's command line.
+    pub cmdline: &'a str,
     /// Memory in MiB.
     pub memory: u32,
     /// A folder the guest may mount read-only over 9p under the tag `share`.
     pub share: Option<&'a Path>,
+    /// A listening socket that the guest's second serial line is connected to.
+    pub line: Option<&'a Path>,
     /// How long the whole boot may take.
     pub deadline: Duration,
     /// Where the serial log is kept.
@@ -163,6 +167,11 @@ pub fn boot(cache: &Cache, b: &Boot<'_>, mut seen: impl FnMut(Report)) -> Result
             ),
         ]);
     }
+    if let Some(line) = b.line {
+        c.arg("-chardev")
+            .arg(format!("socket,id=line,path={}", line.display()))
+            .args(["-serial", "chardev:line"]);
+    }
     let iommu = if b.iommu { " intel_iommu=on iommu=pt" } else { "" };
     c.arg("-kernel")
         .arg(&b.kernel.image)
@@ -170,7 +179,7 @@ pub fn boot(cache: &Cache, b: &Boot<'_>, mut seen: impl FnMut(Report)) -> Result
         .arg(b.initrd)
         .args([
             "-append",
-            &format!("console=ttyS0 quiet panic=-1 net.ifnames=0{iommu}"),
+            &format!("console=ttyS0 quiet panic=-1 net.ifnames=0{iommu} {}", b.cmdline),
         ]);
     let mut log =
         std::fs::File::create(b.log).map_err(LabError::io(format!("making {}", b.log.display())))?;

@@ -1,0 +1,23 @@
+//! Every boot the lab knows.
+
+use super::fetch::Series;
+use super::linux;
+use super::scenario::Suite;
+
+/// The suites for these kernels, in the order in which they run. `only` keeps the scenarios whose names contain it and
+/// those they stand on.
+pub fn all(kernels: &[Series], soak: bool, only: Option<&str>) -> Vec<Suite> {
+    let mut suites = Vec::new();
+    for &series in kernels {
+        suites.push((linux::ixgbe(series, soak), &linux::BRING_UP[..]));
+    }
+    suites
+        .into_iter()
+        .map(|(mut suite, needed)| {
+            if let Some(text) = only {
+                suite.only(text, needed);
+            }
+            suite
+        })
+        .collect()
+}
