@@ -16,7 +16,8 @@ deps: ## Install what is missing through apt (says what and why; starts no servi
 build: deps ## Build every program, optimised
 	$(CARGO) build --release --workspace --bins --features $(FEATURES)
 
-run: build ## The demonstration: an L4 load balancer on a modelled 82599, serving real HTTP (STAY=1 leaves it up)
+run: deps ## The demonstration: an L4 load balancer on a modelled 82599, serving real HTTP (STAY=1 leaves it up)
+	$(CARGO) build --profile demo -p millrace-tests -p millrace-nic-models -p millrace-l4lb -p millrace --bins --features $(FEATURES)
 	@scripts/run.sh
 
 test: deps ## Every test; what cannot run here is skipped by name and counted

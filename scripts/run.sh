@@ -5,6 +5,6 @@ args=(--requests "${REQUESTS:-4000}")
 [ "${STAY:-0}" = 0 ] || args+=(--stay)
 if [ "$(id -u)" -ne 0 ]; then
     echo "run: asking for root through sudo, to make network namespaces and a tap device"
-    exec sudo -- target/release/main-job "${args[@]}"
+    exec sudo -- target/demo/main-job "${args[@]}"
 fi
-exec target/release/main-job "${args[@]}"
+exec target/demo/main-job "${args[@]}"

@@ -7,7 +7,7 @@ log=target/test.log
 status=0
 # Every crate with a program also has integration tests, so cargo builds the programs, which tests of other crates start.
 features=millrace-nic-models/device,millrace-driver/models
-cargo test --workspace --features "$features" "$@" -- --show-output 2>&1 | tee "$log" |
+cargo test --workspace --no-fail-fast --features "$features" "$@" -- --show-output 2>&1 | tee "$log" |
     grep --line-buffered -E '^(test |SKIP |test result|error|warning: unused|failures:|thread .* panicked|assertion|  left|  right)|Running|FAILED'
 status=${PIPESTATUS[0]}
 skipped=$(grep -cE '^SKIP ' "$log" || true)
@@ -19,7 +19,8 @@ if [ "$skipped" -gt 0 ]; then
 fi
 if [ "$status" -ne 0 ]; then
     echo "Failures in full (also in $log):"
-    grep -nE -A 25 '^---- .* stdout ----|panicked at|^error' "$log" | head -n 200
+    # What failing tests printed stands between the line `failures:` and the test's result, backtraces aside.
+    awk '/^failures:$/ { on = 1 } /^test result:/ { on = 0 } /^error/ || (on && !/^ +([0-9]+:|at) /)' "$log" | head -n 300
 fi
 echo "$((passed - skipped)) passed, $failed failed, $skipped skipped"
 exit "$status"

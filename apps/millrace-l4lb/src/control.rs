@@ -75,10 +75,28 @@ struct Feeders {
     answering: BTreeSet<IpAddr>,
 }
 
+/// A configuration file and the version of it that is followed from.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    file: PathBuf,
+    version: Option<Version>,
+}
+
+impl Watched {
+    /// The file as it is now. Made before the file is read, so that no later change goes unnoticed.
+    pub fn new(file: &Path) -> Watched {
+        let version = version(file);
+        let file = file.to_owned();
+        Watched { file, version }
+    }
+}
+
 struct Shared {
     balancer: Mutex<Balancer>,
     feeders: Mutex<Option<Feeders>>,
     file: PathBuf,
+    /// The version of the file that was read at the start.
+    first: Option<Version>,
     /// Why the file as it is now is not in force.
     refusal: Mutex<Option<String>>,
     reload: AtomicBool,
@@ -101,11 +119,12 @@ pub struct ControlHandle(Weak<Shared>);
 
 impl Control {
     /// Can be asked, but does nothing by itself yet. `balancer` has been given the file's content.
-    pub fn new(balancer: Balancer, file: &Path) -> Control {
+    pub fn new(balancer: Balancer, watched: Watched) -> Control {
         let shared = Arc::new(Shared {
             balancer: Mutex::new(balancer),
             feeders: Mutex::new(None),
-            file: file.to_owned(),
+            file: watched.file,
+            first: watched.version,
             refusal: Mutex::new(None),
             reload: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -236,15 +255,18 @@ impl Feeders {
     }
 }
 
-/// What tells one version of a file from the next: editors replace files, so the name is looked up anew.
-fn version(file: &Path) -> Option<(SystemTime, u64, u64)> {
+/// What tells one version of a file from the next: time of change, length, inode.
+type Version = (SystemTime, u64, u64);
+
+/// Editors replace files, so the name is looked up anew.
+fn version(file: &Path) -> Option<Version> {
     use std::os::unix::fs::MetadataExt;
     let metadata = std::fs::metadata(file).ok()?;
     Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
 }
 
 fn watch(shared: &Shared) {
-    let mut seen = version(&shared.file);
+    let mut seen = shared.first;
     let mut ticks = 0;
     while !shared.stop.load(Ordering::Relaxed) {
         std::thread::sleep(TICK);

@@ -2,6 +2,8 @@
 
 mod common;
 
+use common::Engine as _;
+
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +15,7 @@ use std::time::{Duration, Instant};
 use millrace::control::ControlRegistry;
 use millrace_l4lb::balancer::Balancer;
 use millrace_l4lb::config::Config;
-use millrace_l4lb::control::{Control, Host, verbs};
+use millrace_l4lb::control::{Control, Host, Watched, verbs};
 use millrace_l4lb::dataplane::DataPlane;
 use millrace_l4lb::neigh::{NeighbourError, NextHops};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -198,14 +200,38 @@ const BOTH: &str = r#"{ address = "10.66.0.11" }, { address = "10.66.0.12", weig
 const ONE: &str = r#"{ address = "10.66.0.11" }"#;
 
 fn control(path: &Path, engine: &dyn common::Engine, host: Host) -> (Control, ControlRegistry) {
+    let watched = Watched::new(path);
     let config = Config::load(path).expect("right");
     let mut balancer = Balancer::new(DataPlane::new(engine.tables()), config.limits, [0; 6]);
     balancer.apply(config).expect("tables take it");
-    let mut control = Control::new(balancer, path);
+    let mut control = Control::new(balancer, watched);
     let registry = ControlRegistry::new();
     verbs::register(&registry, &control.handle());
     control.start(&host).expect("it starts");
     (control, registry)
+}
+
+#[test]
+fn a_file_that_changed_between_the_first_reading_and_the_start_is_followed() {
+    let name = "a_file_that_changed_between_the_first_reading_and_the_start_is_followed";
+    let engine = match common::runtime::Runtime::new() {
+        Ok(engine) => engine,
+        Err(why) => return println!("SKIP {name}: {why}"),
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("lb.toml");
+    std::fs::write(&path, file(BOTH)).expect("it can be written");
+    let watched = Watched::new(&path);
+    let config = Config::load(&path).expect("right");
+    std::fs::write(&path, file(ONE)).expect("it can be written");
+    let mut balancer = Balancer::new(DataPlane::new(engine.tables()), config.limits, [0; 6]);
+    balancer.apply(config).expect("tables take it");
+    let mut control = Control::new(balancer, watched);
+    let registry = ControlRegistry::new();
+    verbs::register(&registry, &control.handle());
+    assert_eq!(states(&registry).len(), 2, "not followed before it starts");
+    control.start(&Host::default()).expect("it starts");
+    until("the second version", || states(&registry).len() == 1);
 }
 
 fn states(registry: &ControlRegistry) -> Vec<String> {

@@ -68,6 +68,8 @@ impl Summary {
 const KEEPERS: usize = 16;
 const OPENERS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(100);
+/// For the health checks to find the backends.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 fn config(site: &Site) -> String {
     let mut text = format!(
@@ -94,15 +96,15 @@ pub fn run(options: &Options) -> io::Result<Summary> {
     println!("Building the site: clients, a balancer and three nginx backends on one bridge");
     let mut site = Site::new("run", dir.path())?;
     for _ in 0..3 {
+        go_on(&interrupted)?;
         site.add_backend()?.start()?;
     }
+    go_on(&interrupted)?;
     println!("Starting nic-model (an Intel 82599) and millrace-l4lb on it: two RX queues, two workers");
     let balancer = site
         .start_balancer(&config(&site), &[])
         .map_err(|e| with_logs(&site, e))?;
-    balancer
-        .wait_for_backends(3, Duration::from_secs(15))
-        .map_err(|e| with_logs(&site, e))?;
+    wait_for_backends(&balancer, &interrupted).map_err(|e| with_logs(&site, e))?;
 
     let summary = drive(&mut site, &balancer, options, &interrupted).map_err(|e| with_logs(&site, e))?;
     if options.stay && !interrupted.load(Ordering::Relaxed) {
@@ -112,6 +114,27 @@ pub fn run(options: &Options) -> io::Result<Summary> {
     drop(site);
     println!("{}", summary.line());
     Ok(summary)
+}
+
+/// An error once somebody has asked for the end: what is dropped on the way out undoes itself.
+fn go_on(interrupted: &AtomicBool) -> io::Result<()> {
+    if interrupted.load(Ordering::Relaxed) {
+        return Err(io::Error::other("interrupted; what was made is being undone"));
+    }
+    Ok(())
+}
+
+/// Waits until the health checks have found all three backends, or somebody wants no more of it.
+fn wait_for_backends(balancer: &Balancer, interrupted: &AtomicBool) -> io::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        go_on(interrupted)?;
+        match balancer.wait_for_backends(3, Duration::from_millis(200)) {
+            Err(e) if Instant::now() > deadline => return Err(e),
+            Err(_) => {}
+            Ok(()) => return Ok(()),
+        }
+    }
 }
 
 /// Sends the requests, with the drain and the kill half way.
@@ -148,9 +171,7 @@ fn drive(
         let start = Instant::now();
         let mut watch = || -> io::Result<()> {
             while !finished.load(Ordering::Relaxed) {
-                if interrupted.load(Ordering::Relaxed) {
-                    return Err(io::Error::other("interrupted; what was made is being undone"));
-                }
+                go_on(interrupted)?;
                 if !half_done && tally.ok() >= options.requests / 2 {
                     half_done = true;
                     balancer.drain(drained)?;

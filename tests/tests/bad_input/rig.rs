@@ -37,6 +37,20 @@ pub fn skip(test: &str, reason: &str) {
     println!("SKIP {test}: {reason}");
 }
 
+/// Starts a program as somebody whom nobody knows.
+fn stranger(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args([
+        "--reuid",
+        STRANGER,
+        "--regid",
+        STRANGER,
+        "--clear-groups",
+        program,
+    ]);
+    command
+}
+
 /// How a program ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -60,18 +74,27 @@ impl Rig {
             dir,
             runs: AtomicU32::new(0),
         };
-        fs::create_dir(rig.path("run")).expect("a run folder");
+        rig.open("run", 0o755);
         rig
+    }
+
+    /// Makes a folder; whatever the umask, its mode is this.
+    pub fn open(&self, name: &str, mode: u32) -> String {
+        let path = self.path(name);
+        fs::create_dir(&path).expect("a folder");
+        fs::set_permissions(&path, Permissions::from_mode(mode)).expect("chmod");
+        path
     }
 
     pub fn path(&self, name: &str) -> String {
         self.dir.path().join(name).to_string_lossy().into_owned()
     }
 
-    /// Writes a file; gives its path.
+    /// Writes a file that everybody may read; gives its path.
     pub fn file(&self, name: &str, content: impl AsRef<[u8]>) -> String {
         let path = self.path(name);
         fs::write(&path, content).expect("it can be written");
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("chmod");
         path
     }
 
@@ -84,12 +107,27 @@ impl Rig {
     pub fn command_of_a_stranger(&self, program: &str, args: &[&str]) -> Command {
         let copy = self.path(program);
         if !Path::new(&copy).exists() {
-            fs::copy(sibling(program).expect("the programs are built"), &copy).expect("a copy");
-            fs::set_permissions(&copy, Permissions::from_mode(0o755)).expect("chmod");
+            // Copied by another process: a file that this one has open for writing could not be run while a child
+            // that some other test is just starting still holds the same descriptor (ETXTBSY).
+            let program = sibling(program).expect("the programs are built");
+            let copied = Command::new("install")
+                .arg("-m755")
+                .arg(program)
+                .arg(&copy)
+                .status();
+            assert!(copied.expect("install").success());
         }
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid", STRANGER, "--regid", STRANGER, "--clear-groups", &copy]);
-        self.prepare(command, args)
+        self.prepare(stranger(&copy), args)
+    }
+
+    /// Whether this process can become somebody else, who can read what is in this folder.
+    pub fn lets_strangers_in(&self) -> Result<(), String> {
+        let file = self.file("open-to-all", "");
+        let ended = self.run(self.prepare(stranger("cat"), &[&file]));
+        match ended.status.success() {
+            true => Ok(()),
+            false => Err(ended.stderr.trim().to_owned()),
+        }
     }
 
     pub fn prepare(&self, mut command: Command, args: &[&str]) -> Command {

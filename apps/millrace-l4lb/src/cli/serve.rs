@@ -14,7 +14,7 @@ use signal_hook::flag;
 use super::{CliError, Serve};
 use crate::balancer::Balancer;
 use crate::config::{Config, Limits};
-use crate::control::{Control, ControlHandle, Host, verbs};
+use crate::control::{Control, ControlHandle, Host, Watched, verbs};
 use crate::dataplane::{DataPlane, RuntimeTables};
 
 /// What the port is called in control and counters.
@@ -47,6 +47,7 @@ pub(super) fn serve(args: Serve) -> Result<(), CliError> {
         .with_ansi(std::io::stderr().is_terminal())
         .try_init();
 
+    let watched = Watched::new(&args.config);
     let config = Config::load(&args.config)?;
     let signals = Signals::catch()?;
     let app = open(&args, &config)?;
@@ -54,7 +55,7 @@ pub(super) fn serve(args: Serve) -> Result<(), CliError> {
     let mac = app.port(PORT)?.mac;
     let mut balancer = Balancer::new(plane, config.limits, mac);
     balancer.apply(config)?;
-    let mut control = Control::new(balancer, &args.config);
+    let mut control = Control::new(balancer, watched);
     verbs::register(app.control(), &control.handle());
 
     let running = app.start()?;
