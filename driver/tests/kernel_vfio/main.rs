@@ -1,6 +1,8 @@
 //! The kernel's VFIO on a real (or emulated) PCI device with MSI-X. Needs a device bound to vfio-pci, named by its address in
 //! MILLRACE_TEST_VFIO; without one every test says that it is skipped. The guest lab runs this in a guest with an IOMMU.
 
+mod traffic;
+
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,13 +13,18 @@ use millrace_driver::port::{Port, PortConfig};
 use millrace_driver::queue::{RxBatch, TxMeta};
 use rustix::event::EventfdFlags;
 
+/// Names the device under test.
+const DEVICE: &str = "MILLRACE_TEST_VFIO";
+
 /// A VFIO group can be open once; tests take turns.
 static TURN: Mutex<()> = Mutex::new(());
 
+type Turn = MutexGuard<'static, ()>;
+
 /// Opens the device, or says that the test is skipped.
-fn device(test: &str) -> Option<(Arc<dyn Device>, MutexGuard<'static, ()>)> {
-    let Ok(bdf) = std::env::var("MILLRACE_TEST_VFIO") else {
-        println!("SKIP {test}: MILLRACE_TEST_VFIO does not name a PCI device bound to vfio-pci");
+fn device(test: &str) -> Option<(Arc<dyn Device>, Turn)> {
+    let Ok(bdf) = std::env::var(DEVICE) else {
+        println!("SKIP {test}: {DEVICE} does not name a PCI device bound to vfio-pci");
         return None;
     };
     let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
