@@ -19,6 +19,9 @@ struct Args {
     /// Kernel series to boot (6.1, 6.12), both when not given; may be given more than once.
     #[arg(long = "kernel", value_name = "SERIES")]
     kernels: Vec<String>,
+    /// Boot only what runs this driver: `linux`, `millrace` (ours, on the kernel's VFIO) or `dpdk`.
+    #[arg(long, value_name = "NAME")]
+    driver: Option<String>,
     /// Run only the scenarios whose names contain this; the port's bring-up always runs.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
@@ -40,7 +43,10 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<u32, LabError> {
     let kernels = kernels(&args.kernels)?;
-    let suites = suites::all(&kernels, args.soak, args.only.as_deref());
+    let mut suites = suites::all(&kernels, args.soak, args.only.as_deref());
+    if let Some(driver) = &args.driver {
+        suites.retain(|suite| suite.driver == driver);
+    }
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     let mut report = |label: &str, outcome: &Outcome| match outcome {
         Outcome::Pass => {

@@ -33,6 +33,16 @@ echo "@@ END"
 poweroff -f
 "#;
 
+/// Loads what the image has for a name, whatever options come before it. What is loaded already is no error.
+const MODPROBE: &str = r#"#!/bin/busybox sh
+for name; do :; done
+order=/modules/$(echo $name | tr - _).order
+[ -e $order ] || exit 1
+for m in $(cat $order); do
+    [ -d /sys/module/$m ] || insmod /modules/$m.ko
+done
+"#;
+
 impl Image {
     /// An image that holds busybox (a static binary) and the init script.
     pub fn new(busybox: &Path) -> Result<Self, LabError> {
@@ -65,6 +75,21 @@ impl Image {
         self.add_bytes("modules.order", 0o644, list.as_bytes());
     }
 
+    /// Adds modules that `modprobe NAME` loads, in this order.
+    pub fn modules_on_demand(&mut self, name: &str, modules: &[Module]) {
+        let mut order = String::new();
+        for m in modules {
+            self.add_bytes(&format!("modules/{}.ko", m.name), 0o644, &m.object);
+            order.push_str(&m.name);
+            order.push('\n');
+        }
+        self.add_bytes(&format!("modules/{name}.order"), 0o644, order.as_bytes());
+        // Before busybox makes its own, which wants a modules.dep; and where the kernel looks for it.
+        for path in ["bin/modprobe", "sbin/modprobe"] {
+            self.add_bytes(path, 0o755, MODPROBE.as_bytes());
+        }
+    }
+
     /// Adds the shell script that runs the scenarios.
     pub fn scenarios(&mut self, script: &str) {
         self.add_bytes("scenarios.sh", 0o644, script.as_bytes());
@@ -72,8 +97,13 @@ impl Image {
 
     /// Adds a dynamic program of the unpacked `tree` and every library it needs from there.
     pub fn program(&mut self, tree: &Path, path: &str) -> Result<(), LabError> {
+        self.program_as(tree, path, path)
+    }
+
+    /// The same, at another path in the guest.
+    pub fn program_as(&mut self, tree: &Path, path: &str, guest: &str) -> Result<(), LabError> {
         let host = tree.join(path);
-        self.add_host_file(&host, path, 0o755)?;
+        self.add_host_file(&host, guest, 0o755)?;
         let mut todo = vec![host];
         while let Some(object) = todo.pop() {
             for needed in needed_libraries(&object)? {

@@ -3,8 +3,10 @@
 //! [`fetch`] brings QEMU, kernels and tools into a cache folder with apt, installing nothing on the host; [`image`]
 //! makes an initramfs of them ([`cpio`], [`kmod`]); [`qemu`] boots it with a `nic-model` attached over vfio-user and
 //! reads the results, one line a scenario, from the serial line. [`scenario`] is what each boot runs, [`linux`] the
-//! suites for Linux's own drivers, [`suites`] the list of all.
+//! suites for Linux's own drivers, [`vfio`] those for ours on the kernel's VFIO ([`binaries`]: programs of this workspace in a
+//! guest; [`talk`]: what a guest asks the host), [`suites`] the list of all.
 
+pub mod binaries;
 pub mod cpio;
 pub mod fetch;
 pub mod image;
@@ -14,6 +16,8 @@ pub mod model;
 pub mod qemu;
 pub mod scenario;
 pub mod suites;
+pub mod talk;
+pub mod vfio;
 
 /// What can go wrong before a scenario can be judged.
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,7 @@
 use super::fetch::Series;
 use super::linux;
 use super::scenario::Suite;
+use super::vfio;
 
 /// The suites for these kernels, in the order in which they run. `only` keeps the scenarios whose names contain it and
 /// those they stand on.
@@ -10,6 +11,10 @@ pub fn all(kernels: &[Series], soak: bool, only: Option<&str>) -> Vec<Suite> {
     let mut suites = Vec::new();
     for &series in kernels {
         suites.push((linux::ixgbe(series, soak), &linux::BRING_UP[..]));
+        // One kernel judges our driver in every run, the others in long ones.
+        if series == Series::V6_12 || soak {
+            suites.push((vfio::ixgbe(series), &vfio::BRING_UP[..]));
+        }
     }
     suites
         .into_iter()

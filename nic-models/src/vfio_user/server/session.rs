@@ -302,12 +302,13 @@ impl Session {
         info.flags |= wire::REGION_FLAG_MMAP | wire::REGION_FLAG_CAPS;
         info.offset = offset;
         info.argsz = full as u32;
+        // QEMU checks it even in an answer without room for the capabilities, where the kernel leaves 0.
+        info.cap_offset = base as u32;
         if (asked.argsz as usize) < full {
             self.put(&info);
             return Ok(Vec::new());
         }
         let fd = fd.try_clone_to_owned().map_err(|_| Errno::MFILE)?;
-        info.cap_offset = base as u32;
         self.put(&info);
         self.put(&CapHeader {
             id: wire::REGION_CAP_SPARSE_MMAP,
