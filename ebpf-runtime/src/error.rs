@@ -132,6 +132,9 @@ pub enum LoadError {
     /// The engine asked for is not in this build.
     #[error("engine `{0}` is not available; use `interp`")]
     EngineUnavailable(&'static str),
+    /// The verifier refuses the program.
+    #[error("{0}")]
+    Refused(Box<crate::Refusal>),
     /// Something legitimate that this runtime does not do.
     #[error("{0}")]
     Unsupported(String),

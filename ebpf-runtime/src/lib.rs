@@ -28,6 +28,7 @@ mod mem;
 pub mod object;
 mod program;
 mod raw;
+pub mod verifier;
 mod xdp;
 
 pub use error::{Errno, Fault, FaultReport, LoadError, SourceLine};
@@ -37,4 +38,5 @@ pub use loader::{Loaded, Loader};
 pub use maps::{Map, MapDef, MapFlags, MapType};
 pub use object::Object;
 pub use program::{EngineKind, Program};
+pub use verifier::{Refusal, Verified};
 pub use xdp::{Redirect, RedirectKind, Verdict, XdpAction, XdpBuff};

@@ -89,6 +89,7 @@ impl Loader {
         let collection = Arc::new(Collection {
             maps,
             _bodies: bodies,
+            locks: object.maps.iter().map(|m| m.lock).collect(),
             cpus,
         });
         let made = collection

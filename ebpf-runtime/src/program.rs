@@ -1,10 +1,11 @@
 //! A loaded program and the engines it can run on.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::insn::Insn;
 use crate::object::btf::{Btf, Lines};
+use crate::verifier::{Refusal, Verified, verify};
 use crate::{Instance, LoadError, Map, SourceLine};
 
 /// Which engine runs a program.
@@ -79,6 +80,8 @@ pub(crate) struct Collection {
     pub maps: Vec<Arc<Map>>,
     /// Keeps the code alive that program arrays only point to.
     pub _bodies: Vec<Arc<Body>>,
+    /// Where in its values each map has a spin lock.
+    pub locks: Vec<Option<u32>>,
     pub cpus: u32,
 }
 
@@ -87,11 +90,26 @@ pub(crate) struct Collection {
 pub struct Program {
     body: Arc<Body>,
     collection: Arc<Collection>,
+    verified: OnceLock<Result<Arc<Verified>, Box<Refusal>>>,
 }
 
 impl Program {
     pub(crate) fn new(body: Arc<Body>, collection: Arc<Collection>) -> Program {
-        Program { body, collection }
+        Program {
+            body,
+            collection,
+            verified: OnceLock::new(),
+        }
+    }
+
+    /// Proves that the program can do no harm, once; later calls give the first one's result.
+    pub fn verify(&self) -> Result<&Arc<Verified>, LoadError> {
+        let result = self
+            .verified
+            .get_or_init(|| verify(&self.body, &self.collection).map(Arc::new));
+        result
+            .as_ref()
+            .map_err(|refusal| LoadError::Refused(refusal.clone()))
     }
 
     pub(crate) fn body(&self) -> &Arc<Body> {
@@ -134,11 +152,18 @@ impl Program {
     }
 
     /// Engine state for one worker; `worker` is what `bpf_get_smp_processor_id` returns and which value of a per-CPU map
-    /// the program sees, so it must be below the loader's `cpus`.
+    /// the program sees, so it must be below the loader's `cpus`. The program is verified first.
     pub fn instance(self: &Arc<Self>, engine: EngineKind, worker: u32) -> Result<Instance, LoadError> {
         if engine != EngineKind::Interp {
             return Err(LoadError::EngineUnavailable(engine.name()));
         }
+        self.verify()?;
+        self.instance_unverified(worker)
+    }
+
+    /// The same on the checked interpreter, which contains whatever a program does, without verifying it. For programs
+    /// under study; what is attached to a queue is always verified.
+    pub fn instance_unverified(self: &Arc<Self>, worker: u32) -> Result<Instance, LoadError> {
         if worker >= self.collection.cpus {
             return Err(LoadError::Unsupported(format!(
                 "worker {worker} of a program loaded for {} workers; give Loader::cpus the number of workers",

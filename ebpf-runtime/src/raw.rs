@@ -60,6 +60,7 @@ impl Program {
         let collection = Collection {
             maps: maps.to_vec(),
             _bodies: vec![body.clone()],
+            locks: Vec::new(),
             cpus: cpus.max(1),
         };
         Ok(Arc::new(Program::new(body, Arc::new(collection))))

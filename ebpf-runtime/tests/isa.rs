@@ -7,7 +7,7 @@ mod kernel;
 
 use std::sync::Arc;
 
-use millrace_ebpf::{EngineKind, Fault, LoadError, Program};
+use millrace_ebpf::{Fault, LoadError, Program};
 
 /// One instruction slot.
 fn op(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> Vec<u8> {
@@ -62,7 +62,7 @@ fn case(what: String, body: &[Vec<u8>], want: u64) -> Case {
 /// Runs the cases here, and a share of them in the kernel.
 fn check(name: &str, cases: &[Case]) {
     let ours = |case: &Case| {
-        let mut instance = case.program.instance(EngineKind::Interp, 0).unwrap();
+        let mut instance = case.program.instance_unverified(0).unwrap();
         let (verdict, frame) = common::run(&mut instance, &[0u8; 64]);
         assert_eq!(verdict.raw, 2, "{}: {:?}", case.what, instance.last_fault());
         u64::from_le_bytes(frame[..8].try_into().unwrap())
@@ -545,7 +545,7 @@ fn calls_keep_callee_saved_registers_and_give_each_function_its_stack() {
     ]
     .concat();
     let program = Program::from_bytecode("calls", &body, &[], 1).unwrap();
-    let mut instance = program.instance(EngineKind::Interp, 0).unwrap();
+    let mut instance = program.instance_unverified(0).unwrap();
     assert_eq!(
         common::run(&mut instance, &[0; 64]).0.raw,
         1000 + 77 + 5 + 60 + 90
@@ -556,7 +556,7 @@ fn calls_keep_callee_saved_registers_and_give_each_function_its_stack() {
 fn endless_loops_and_endless_recursion_end_in_a_fault() {
     let endless = op(0x05, 0, 0, -1, 0);
     let program = Program::from_bytecode("loop", &endless, &[], 1).unwrap();
-    let mut instance = program.instance(EngineKind::Interp, 0).unwrap();
+    let mut instance = program.instance_unverified(0).unwrap();
     instance.set_budget(10_000);
     assert_eq!(common::run(&mut instance, &[0; 64]).0.fault, Fault::Budget);
     assert_eq!(instance.stats().instructions, 10_000);
@@ -569,7 +569,7 @@ fn endless_loops_and_endless_recursion_end_in_a_fault() {
     ]
     .concat();
     let program = Program::from_bytecode("recursion", &recursive, &[], 1).unwrap();
-    let mut instance = program.instance(EngineKind::Interp, 0).unwrap();
+    let mut instance = program.instance_unverified(0).unwrap();
     assert_eq!(common::run(&mut instance, &[0; 64]).0.fault, Fault::CallDepth);
 }
 
@@ -599,7 +599,7 @@ fn wild_accesses_end_in_a_fault_that_names_them() {
     ] {
         let bytes = [body.concat(), op(EXIT, 0, 0, 0, 0)].concat();
         let program = Program::from_bytecode("wild", &bytes, &[], 1).unwrap();
-        let mut instance = program.instance(EngineKind::Interp, 0).unwrap();
+        let mut instance = program.instance_unverified(0).unwrap();
         let (verdict, _) = common::run(&mut instance, &[0; 64]);
         assert_eq!(verdict.raw, 0, "{what}");
         assert_ne!(verdict.fault, Fault::None, "{what}");

@@ -88,8 +88,12 @@ fn m_arc(m: &Map) -> Arc<Map> {
 
 /// A program that looks up the key in the frame's first 4 bytes and adds 1 to the value's first word.
 fn toucher(map: &Arc<Map>) -> Arc<Program> {
-    let code: [[u8; 8]; 15] = [
-        [0x61, 0x16, 0, 0, 0, 0, 0, 0],       // r6 = data
+    let code: [[u8; 8]; 19] = [
+        [0x61, 0x16, 0, 0, 0, 0, 0, 0], // r6 = data
+        [0x61, 0x17, 4, 0, 0, 0, 0, 0], // r7 = data_end
+        [0xbf, 0x60, 0, 0, 0, 0, 0, 0], // r0 = r6 + 4
+        [0x07, 0x00, 0, 0, 4, 0, 0, 0],
+        [0x2d, 0x70, 12, 0, 0, 0, 0, 0],      // if r0 > r7 goto +12
         [0x61, 0x60, 0, 0, 0, 0, 0, 0],       // r0 = key
         [0x63, 0x0a, 0xfc, 0xff, 0, 0, 0, 0], // *(u32 *)(r10 - 4) = r0
         [0xbf, 0xa2, 0, 0, 0, 0, 0, 0],       // r2 = r10 - 4

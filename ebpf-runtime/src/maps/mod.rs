@@ -405,6 +405,25 @@ impl Map {
         }
     }
 
+    /// The value of a map of one value that nobody can change any more: programs may not, and it is frozen.
+    pub(crate) fn constant(&self) -> Option<Vec<u8>> {
+        let readonly = self.def.flags & BPF_F_RDONLY_PROG != 0;
+        match &self.storage {
+            Storage::Array(a) if readonly && a.is_frozen() && self.def.max_entries == 1 => {
+                a.read(&0u32.to_ne_bytes()).ok()
+            }
+            _ => None,
+        }
+    }
+
+    /// What the maps in a map of maps look like, once that is known.
+    pub(crate) fn inner_shape(&self) -> Option<&MapDef> {
+        match &self.storage {
+            Storage::InnerMaps(m) => m.shape(),
+            _ => None,
+        }
+    }
+
     /// The redirect target at an index.
     pub(crate) fn target(&self, index: u32) -> Option<u32> {
         match &self.storage {

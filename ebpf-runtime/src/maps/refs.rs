@@ -247,6 +247,10 @@ impl InnerMaps {
     }
 
     /// Says what inner maps must look like; without it the first one inserted does.
+    pub fn shape(&self) -> Option<&MapDef> {
+        self.shape.get()
+    }
+
     pub fn set_shape(&self, shape: &MapDef) {
         // The first word counts.
         let _ = self.shape.set(shape.clone());

@@ -18,6 +18,8 @@ pub(crate) struct ObjectMap {
     /// Definition of the maps in it, and where its `values` array begins in the definition.
     pub inner: Option<Box<MapDef>>,
     pub values_at: Option<u64>,
+    /// Where in a value its `struct bpf_spin_lock` lies.
+    pub lock: Option<u32>,
 }
 
 fn bad(map: &str, reason: impl Into<String>) -> LoadError {
@@ -43,6 +45,7 @@ pub(crate) struct BtfMap {
     pub def: MapDef,
     pub inner: Option<Box<MapDef>>,
     pub values_at: Option<u64>,
+    pub lock: Option<u32>,
 }
 
 /// Reads the struct that a variable in `.maps` has as its type.
@@ -61,6 +64,7 @@ pub(crate) fn btf_map(btf: &Btf, name: &str, ty: u32, nested: bool) -> Result<Bt
     };
     let mut out_inner = None;
     let mut values_at = None;
+    let mut lock = None;
     for member in members {
         let field = btf.string(member.name);
         let number = || {
@@ -79,7 +83,10 @@ pub(crate) fn btf_map(btf: &Btf, name: &str, ty: u32, nested: bool) -> Result<Bt
             "key_size" => def.key_size = number()?,
             "value_size" => def.value_size = number()?,
             "key" => def.key_size = size()?,
-            "value" => def.value_size = size()?,
+            "value" => {
+                def.value_size = size()?;
+                lock = btf.pointee(member.ty).and_then(|t| spin_lock(btf, t));
+            }
             // Pinning is the control plane's affair; a NUMA node is where the worker that touches a page first runs.
             "pinning" | "numa_node" | "map_extra" => {}
             "values" if !nested => {
@@ -110,7 +117,21 @@ pub(crate) fn btf_map(btf: &Btf, name: &str, ty: u32, nested: bool) -> Result<Bt
         def,
         inner: out_inner,
         values_at,
+        lock,
     })
+}
+
+/// Where a struct has its `struct bpf_spin_lock`.
+fn spin_lock(btf: &Btf, value: u32) -> Option<u32> {
+    let Kind::Composite { members, .. } = &btf.resolve(value)?.kind else {
+        return None;
+    };
+    let is_lock = |ty| {
+        btf.resolve(ty).is_some_and(|t| {
+            matches!(t.kind, Kind::Composite { .. }) && btf.string(t.name) == "bpf_spin_lock"
+        })
+    };
+    members.iter().find(|m| is_lock(m.ty)).map(|m| m.offset)
 }
 
 /// Types whose key and value are what they are may leave the sizes out.

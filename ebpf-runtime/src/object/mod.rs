@@ -301,6 +301,7 @@ fn parse(data: &[u8]) -> Result<Object, LoadError> {
                     data: false,
                     inner: parsed.inner,
                     values_at: parsed.values_at,
+                    lock: parsed.lock,
                 });
             }
             if len > 0 && !maps.iter().any(|m| m.section == index) {
@@ -327,6 +328,7 @@ fn parse(data: &[u8]) -> Result<Object, LoadError> {
                 data: true,
                 inner: None,
                 values_at: None,
+                lock: None,
             });
         }
     }
@@ -452,6 +454,7 @@ fn legacy_section(
             data: false,
             inner: None,
             values_at: None,
+            lock: None,
         });
     }
     Ok(())
