@@ -270,6 +270,8 @@ fn the_command_says_what_to_do_when_none_or_several_instances_run() {
             .run_dir(dir.path())
             .build()
             .expect("app")
+            .start()
+            .expect("it starts")
     };
     let (_a, _b) = (start("a"), start("b"));
     let error = one_line_error(&run_in(dir.path(), "port show"));

@@ -213,9 +213,9 @@ impl AppBuilder {
         );
         if let Some(name) = &self.control {
             let dir = self.run_dir.unwrap_or_else(default_run_dir);
-            let server = Server::start(&dir, name, running.control().clone())?;
+            let server = Server::bind(&dir, name)?;
             tracing::info!("control socket {}", server.path().display());
-            running.serve_control(server);
+            running.keep_control(server);
         }
         Ok(App { running })
     }

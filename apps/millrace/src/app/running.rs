@@ -98,14 +98,14 @@ impl Running {
         }
     }
 
-    pub(super) fn serve_control(&mut self, server: Server) {
+    pub(super) fn keep_control(&mut self, server: Server) {
         if let Some(parts) = &mut self.parts {
             parts.server = Some(server);
         }
     }
 
-    /// Hands every queue to its worker.
-    pub(super) fn take_traffic(self) -> Result<Running, AppError> {
+    /// Hands every queue to its worker, then answers on the control socket.
+    pub(super) fn take_traffic(mut self) -> Result<Running, AppError> {
         for port in &self.handle.0.ports {
             let name = self.handle.name_of(port);
             for (queue, ctl) in (0u16..).zip(&port.queues) {
@@ -125,6 +125,9 @@ impl Running {
             }
         }
         (0..self.handle.workers()).try_for_each(|worker| self.handle.ask(worker, Command::Open).map(drop))?;
+        if let Some(server) = self.parts.as_mut().and_then(|parts| parts.server.as_mut()) {
+            server.serve(self.handle.control().clone())?;
+        }
         Ok(self)
     }
 

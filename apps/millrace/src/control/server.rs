@@ -62,10 +62,13 @@ pub(crate) fn may_connect(uid: u32, owner: u32) -> bool {
     uid == 0 || uid == owner
 }
 
-/// A listening control socket; dropping it hangs up on all clients and removes the socket.
+/// A control socket of ours; dropping it hangs up on all clients and removes the socket.
 pub(crate) struct Server {
     path: PathBuf,
+    limits: Limits,
+    owner: u32,
     stop: Arc<OwnedFd>,
+    listener: Option<UnixListener>,
     thread: Option<JoinHandle<()>>,
     // Held for as long as the name is ours; the kernel lets go of it even when we are killed.
     _lock: File,
@@ -74,20 +77,15 @@ pub(crate) struct Server {
 type Clients = Arc<Mutex<HashMap<u64, (UnixStream, Option<JoinHandle<()>>)>>>;
 
 impl Server {
-    pub(crate) fn start(dir: &Path, name: &str, registry: ControlRegistry) -> Result<Server, ServerError> {
-        Server::start_with(
-            dir,
-            name,
-            registry,
-            Limits::default(),
-            rustix::process::geteuid().as_raw(),
-        )
+    /// Takes the name. Clients can connect from now on, and are answered from [`Server::serve`] on: an application adds
+    /// verbs of its own in between, and nobody shall see it without them.
+    pub(crate) fn bind(dir: &Path, name: &str) -> Result<Server, ServerError> {
+        Server::bind_with(dir, name, Limits::default(), rustix::process::geteuid().as_raw())
     }
 
-    pub(crate) fn start_with(
+    pub(crate) fn bind_with(
         dir: &Path,
         name: &str,
-        registry: ControlRegistry,
         limits: Limits,
         owner: u32,
     ) -> Result<Server, ServerError> {
@@ -130,17 +128,31 @@ impl Server {
         fs::set_permissions(&path, Permissions::from_mode(0o660)).map_err(fail)?;
         listener.set_nonblocking(true).map_err(fail)?;
         let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).map_err(|e| fail(e.into()))?);
-        let stopped = stop.clone();
-        let thread = thread::Builder::new()
-            .name("mr-control".into())
-            .spawn(move || accept_loop(&listener, &stopped, &registry, limits, owner))
-            .map_err(fail)?;
         Ok(Server {
             path,
+            limits,
+            owner,
             stop,
-            thread: Some(thread),
+            listener: Some(listener),
+            thread: None,
             _lock: lock,
         })
+    }
+
+    /// Begins to answer, with the verbs of `registry`; those added to it later are there as well.
+    pub(crate) fn serve(&mut self, registry: ControlRegistry) -> Result<(), ServerError> {
+        let Some(listener) = self.listener.take() else {
+            return Ok(());
+        };
+        let (stopped, limits, owner) = (self.stop.clone(), self.limits, self.owner);
+        let thread = thread::Builder::new()
+            .name("mr-control".into())
+            .spawn(move || accept_loop(&listener, &stopped, &registry, limits, owner));
+        self.thread = Some(thread.map_err(|source| ServerError::Socket {
+            path: self.path.clone(),
+            source,
+        })?);
+        Ok(())
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -37,7 +37,9 @@ fn registry() -> ControlRegistry {
 }
 
 fn start(dir: &Path, name: &str) -> Server {
-    Server::start_with(dir, name, registry(), limits(), me()).expect("server")
+    let mut server = Server::bind_with(dir, name, limits(), me()).expect("server");
+    server.serve(registry()).expect("a thread");
+    server
 }
 
 fn raw(dir: &Path, name: &str) -> UnixStream {
@@ -241,7 +243,7 @@ fn a_name_that_is_taken_is_refused_and_a_socket_left_by_a_killed_instance_is_not
     drop(std::os::unix::net::UnixListener::bind(dir.path().join("a.sock")).expect("bind"));
     assert!(instances(dir.path()).is_empty());
     let server = start(dir.path(), "a");
-    let again = Server::start_with(dir.path(), "a", registry(), limits(), me());
+    let again = Server::bind_with(dir.path(), "a", limits(), me());
     assert!(matches!(again, Err(ServerError::Taken { .. })));
     assert_eq!(instances(dir.path()), ["a"]);
     drop(server);
@@ -250,9 +252,28 @@ fn a_name_that_is_taken_is_refused_and_a_socket_left_by_a_killed_instance_is_not
         "a clean end removes the socket"
     );
     for bad in ["", "../x", "a b", ".hidden", &"x".repeat(65)] {
-        let refused = Server::start_with(dir.path(), bad, registry(), limits(), me());
+        let refused = Server::bind_with(dir.path(), bad, limits(), me());
         assert!(matches!(refused, Err(ServerError::Name(_))), "{bad:?}");
     }
+}
+
+#[test]
+fn a_client_that_comes_before_the_verbs_waits_for_them() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let mut server = Server::bind_with(dir.path(), "a", limits(), me()).expect("server");
+    let early = thread::scope(|scope| {
+        let path = dir.path();
+        let asking = scope.spawn(move || {
+            let mut client = Client::connect(path, Some("a")).expect("it listens");
+            client.call("late", json!({}))
+        });
+        thread::sleep(Duration::from_millis(50));
+        let registry = registry();
+        registry.register("late", |_| Ok(json!("here")));
+        server.serve(registry).expect("a thread");
+        asking.join().expect("no panic")
+    });
+    assert_eq!(early.expect("an answer"), json!("here"));
 }
 
 #[test]
