@@ -130,8 +130,11 @@ pub enum LoadError {
         got: usize,
     },
     /// The engine asked for is not in this build.
-    #[error("engine `{0}` is not available; use `interp`")]
-    EngineUnavailable(&'static str),
+    #[error("engine `{0}` is not available here ({1}); use `interp`")]
+    EngineUnavailable(&'static str, &'static str),
+    /// A program that cranelift cannot compile.
+    #[error("the JIT: {0}; use engine `interp` and report this")]
+    Jit(String),
     /// The verifier refuses the program.
     #[error("{0}")]
     Refused(Box<crate::Refusal>),

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::interp::Interp;
+use crate::interp::{Core, Interp};
+use crate::jit::Jit;
 use crate::program::Program;
-use crate::{FaultReport, HintLayout, Verdict, XdpBuff};
+use crate::{EngineKind, FaultReport, HintLayout, LoadError, Verdict, XdpBuff};
 
 /// What an instance counted since it was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct InstanceStats {
     /// Frames run.
     pub runs: u64,
-    /// BPF instructions executed.
+    /// BPF instructions executed, counted by the interpreter only.
     pub instructions: u64,
     /// Runs that ended in a fault (their verdict is `XDP_ABORTED`).
     pub faults: u64,
@@ -20,16 +21,41 @@ pub struct InstanceStats {
 /// Runs a program on one worker. `Send`, used by one thread at a time.
 #[derive(Debug)]
 pub struct Instance {
+    // Dropped before the program, whose code it runs.
+    engine: Engine,
+    kind: EngineKind,
     program: Arc<Program>,
-    engine: Interp,
+}
+
+#[derive(Debug)]
+enum Engine {
+    Interp(Box<Interp>),
+    Jit(Jit),
 }
 
 impl Instance {
-    pub(crate) fn new(program: &Arc<Program>, worker: u32) -> Instance {
-        Instance {
+    pub(crate) fn new(program: &Arc<Program>, kind: EngineKind, worker: u32) -> Result<Instance, LoadError> {
+        let engine = match kind {
+            EngineKind::Jit => Engine::Jit(Jit::new(program, worker)?),
+            EngineKind::Interp | EngineKind::Rbpf => Engine::Interp(Box::new(Interp::new(program, worker))),
+        };
+        Ok(Instance {
+            engine,
+            kind,
             program: program.clone(),
-            engine: Interp::new(program, worker),
+        })
+    }
+
+    fn core(&mut self) -> &mut Core {
+        match &mut self.engine {
+            Engine::Interp(interp) => &mut interp.core,
+            Engine::Jit(jit) => jit.core(),
         }
+    }
+
+    /// The engine it runs on.
+    pub fn engine(&self) -> EngineKind {
+        self.kind
     }
 
     /// The program it runs.
@@ -39,41 +65,57 @@ impl Instance {
 
     /// Says where the queue's hints lie; without this the metadata kfuncs return `-ENODATA`.
     pub fn set_hints(&mut self, layout: &HintLayout) {
-        self.engine.core.hints = layout.clone();
+        self.core().hints = layout.clone();
     }
 
-    /// How many instructions one run may execute before it is ended with [`crate::Fault::Budget`].
+    /// How many instructions one run may execute before it is ended with [`crate::Fault::Budget`]. The JIT counts where
+    /// code can repeat: at jumps backwards by the distance, at calls by a share of the callee.
     pub fn set_budget(&mut self, instructions: u64) {
-        self.engine.core.budget = instructions;
+        self.core().budget = instructions;
     }
 
     /// Fixes what clocks return (nanoseconds) and restarts the random numbers from `seed`, so that runs can be
     /// compared.
     pub fn fix_environment(&mut self, clock: u64, seed: u64) {
-        self.engine.core.fixed_clock = Some(clock);
-        self.engine.core.random = seed | 1;
+        let core = self.core();
+        core.fixed_clock = Some(clock);
+        core.random = seed | 1;
     }
 
     /// Runs the program on each frame; `verdicts[i]` is about `bufs[i]`. Extra entries of the longer slice are left
     /// alone.
     pub fn run_batch(&mut self, bufs: &mut [XdpBuff<'_>], verdicts: &mut [Verdict]) {
-        for (buf, verdict) in bufs.iter_mut().zip(verdicts.iter_mut()) {
-            *verdict = self.engine.run(buf);
+        match &mut self.engine {
+            Engine::Interp(interp) => {
+                for (buf, verdict) in bufs.iter_mut().zip(verdicts.iter_mut()) {
+                    *verdict = interp.run(buf);
+                }
+            }
+            Engine::Jit(jit) => jit.run_batch(bufs, verdicts),
         }
     }
 
     /// Runs the program on one frame.
     pub fn run_one(&mut self, buf: &mut XdpBuff<'_>) -> Verdict {
-        self.engine.run(buf)
+        match &mut self.engine {
+            Engine::Interp(interp) => interp.run(buf),
+            Engine::Jit(jit) => jit.run_one(buf),
+        }
     }
 
     /// Counters.
     pub fn stats(&self) -> InstanceStats {
-        self.engine.stats
+        match &self.engine {
+            Engine::Interp(interp) => interp.stats,
+            Engine::Jit(jit) => jit.stats(),
+        }
     }
 
     /// The most recent fault, told for a person.
     pub fn last_fault(&self) -> Option<FaultReport> {
-        self.engine.last_fault()
+        match &self.engine {
+            Engine::Interp(interp) => interp.last_fault(),
+            Engine::Jit(jit) => jit.last_fault(),
+        }
     }
 }

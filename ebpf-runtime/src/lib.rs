@@ -20,6 +20,11 @@ mod hint;
 mod insn;
 mod instance;
 mod interp;
+#[cfg(all(feature = "jit", target_arch = "x86_64"))]
+mod jit;
+#[cfg(not(all(feature = "jit", target_arch = "x86_64")))]
+#[path = "no_jit.rs"]
+mod jit;
 mod kfunc;
 mod link;
 mod loader;
@@ -37,6 +42,11 @@ pub use instance::{Instance, InstanceStats};
 pub use loader::{Loaded, Loader};
 pub use maps::{Map, MapDef, MapFlags, MapType};
 pub use object::Object;
-pub use program::{EngineKind, Program};
+pub use program::{Compiled, EngineKind, Program};
 pub use verifier::{Refusal, Verified};
 pub use xdp::{Redirect, RedirectKind, Verdict, XdpAction, XdpBuff};
+
+/// Bytes of memory that hold machine code of programs in this process now.
+pub fn executable_bytes() -> usize {
+    jit::executable_bytes()
+}

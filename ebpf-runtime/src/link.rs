@@ -9,7 +9,7 @@ use crate::kfunc::Kfunc;
 use crate::object::btf::Lines;
 use crate::object::{Code, Object, Target};
 use crate::program::Body;
-use crate::{LoadError, check};
+use crate::{LoadError, check, jit};
 
 /// Most instructions of one linked program; the kernel's complexity limit is the same number.
 const PROGRAM_MAX: usize = 1_000_000;
@@ -130,6 +130,7 @@ impl Linker<'_> {
             functions,
             lines,
             btf: Arc::clone(&self.object.btf),
+            jit: jit::Slot::default(),
         })
     }
 

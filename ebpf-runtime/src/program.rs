@@ -2,17 +2,17 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use crate::insn::Insn;
 use crate::object::btf::{Btf, Lines};
 use crate::verifier::{Refusal, Verified, verify};
-use crate::{Instance, LoadError, Map, SourceLine};
+use crate::{Instance, LoadError, Map, SourceLine, jit};
 
-/// Which engine runs a program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+/// Which engine runs a program. The default is the fastest that this build has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EngineKind {
     /// The checked interpreter: the reference.
-    #[default]
     Interp,
     /// Machine code by cranelift.
     Jit,
@@ -20,7 +20,33 @@ pub enum EngineKind {
     Rbpf,
 }
 
+impl Default for EngineKind {
+    fn default() -> EngineKind {
+        match jit::UNAVAILABLE {
+            None => EngineKind::Jit,
+            Some(_) => EngineKind::Interp,
+        }
+    }
+}
+
 impl EngineKind {
+    /// Why this build does not have the engine.
+    fn unavailable(self) -> Option<&'static str> {
+        match self {
+            EngineKind::Interp => None,
+            EngineKind::Jit => jit::UNAVAILABLE,
+            EngineKind::Rbpf => Some("it is not built in yet"),
+        }
+    }
+
+    /// The engines that this build has, the default first.
+    pub fn available() -> Vec<EngineKind> {
+        [EngineKind::Jit, EngineKind::Interp, EngineKind::Rbpf]
+            .into_iter()
+            .filter(|e| e.unavailable().is_none())
+            .collect()
+    }
+
     /// Name as on the command line.
     pub fn name(self) -> &'static str {
         match self {
@@ -46,6 +72,15 @@ impl std::str::FromStr for EngineKind {
     }
 }
 
+/// What compiling a program took and gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compiled {
+    /// How long it took.
+    pub time: Duration,
+    /// Bytes of machine code.
+    pub bytes: usize,
+}
+
 /// The code of one program: its function and every function it calls, in one instruction stream.
 #[derive(Debug)]
 pub(crate) struct Body {
@@ -59,6 +94,8 @@ pub(crate) struct Body {
     pub functions: Vec<(usize, usize)>,
     pub lines: Lines,
     pub btf: Arc<Btf>,
+    /// Its machine code, once an instance asked for it.
+    pub jit: jit::Slot,
 }
 
 impl Body {
@@ -154,22 +191,42 @@ impl Program {
     /// Engine state for one worker; `worker` is what `bpf_get_smp_processor_id` returns and which value of a per-CPU map
     /// the program sees, so it must be below the loader's `cpus`. The program is verified first.
     pub fn instance(self: &Arc<Self>, engine: EngineKind, worker: u32) -> Result<Instance, LoadError> {
-        if engine != EngineKind::Interp {
-            return Err(LoadError::EngineUnavailable(engine.name()));
+        if let Some(why) = engine.unavailable() {
+            return Err(LoadError::EngineUnavailable(engine.name(), why));
         }
         self.verify()?;
-        self.instance_unverified(worker)
+        self.instance_unverified_on(engine, worker)
     }
 
     /// The same on the checked interpreter, which contains whatever a program does, without verifying it. For programs
     /// under study; what is attached to a queue is always verified.
     pub fn instance_unverified(self: &Arc<Self>, worker: u32) -> Result<Instance, LoadError> {
+        self.instance_unverified_on(EngineKind::Interp, worker)
+    }
+
+    /// The same on any engine: without a proof the JIT checks as the interpreter does.
+    pub fn instance_unverified_on(
+        self: &Arc<Self>,
+        engine: EngineKind,
+        worker: u32,
+    ) -> Result<Instance, LoadError> {
+        if let Some(why) = engine.unavailable() {
+            return Err(LoadError::EngineUnavailable(engine.name(), why));
+        }
         if worker >= self.collection.cpus {
             return Err(LoadError::Unsupported(format!(
                 "worker {worker} of a program loaded for {} workers; give Loader::cpus the number of workers",
                 self.collection.cpus
             )));
         }
-        Ok(Instance::new(self, worker))
+        Instance::new(self, engine, worker)
+    }
+
+    /// What compiling to machine code cost, once an instance on the JIT was made.
+    pub fn compiled(&self) -> Option<Compiled> {
+        self.body.jit.get().map(|code| Compiled {
+            time: code.time,
+            bytes: code.bytes,
+        })
     }
 }

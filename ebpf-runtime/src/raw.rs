@@ -7,7 +7,7 @@ use crate::insn::{self, Insn, SLOT, decode_all};
 use crate::kfunc::Kfunc;
 use crate::object::btf::{Btf, Lines};
 use crate::program::{Body, Collection};
-use crate::{LoadError, Map, Program, check};
+use crate::{LoadError, Map, Program, check, jit};
 
 /// `BPF_PSEUDO_MAP_IDX`: a map by its index in a list.
 const MAP_INDEX: u8 = 5;
@@ -54,6 +54,7 @@ impl Program {
             functions,
             lines: Lines::default(),
             btf: Arc::new(Btf::default()),
+            jit: jit::Slot::default(),
         };
         check::check(&body)?;
         let body = Arc::new(body);

@@ -3,7 +3,7 @@
 mod common;
 
 use common::compile;
-use millrace_ebpf::{Loader, Object, Program, XdpBuff};
+use millrace_ebpf::{EngineKind, Loader, Object, Program, XdpBuff};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -19,7 +19,13 @@ fn exercise(elf: &[u8]) {
 }
 
 fn run(program: &std::sync::Arc<Program>) {
-    let Ok(mut instance) = program.instance_unverified(1) else {
+    for engine in EngineKind::available() {
+        run_on(program, engine);
+    }
+}
+
+fn run_on(program: &std::sync::Arc<Program>, engine: EngineKind) {
+    let Ok(mut instance) = program.instance_unverified_on(engine, 1) else {
         return;
     };
     instance.set_budget(20_000);

@@ -7,7 +7,7 @@ mod kernel;
 
 use std::sync::Arc;
 
-use millrace_ebpf::{Fault, LoadError, Program};
+use millrace_ebpf::{EngineKind, Fault, LoadError, Program};
 
 /// One instruction slot.
 fn op(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> Vec<u8> {
@@ -61,19 +61,15 @@ fn case(what: String, body: &[Vec<u8>], want: u64) -> Case {
 
 /// Runs the cases here, and a share of them in the kernel.
 fn check(name: &str, cases: &[Case]) {
-    let ours = |case: &Case| {
-        let mut instance = case.program.instance_unverified(0).unwrap();
-        let (verdict, frame) = common::run(&mut instance, &[0u8; 64]);
-        assert_eq!(verdict.raw, 2, "{}: {:?}", case.what, instance.last_fault());
-        u64::from_le_bytes(frame[..8].try_into().unwrap())
-    };
-    for case in cases {
-        let got = ours(case);
-        assert_eq!(
-            got, case.want,
-            "{}: got {got:#x}, want {:#x}",
-            case.what, case.want
-        );
+    for engine in EngineKind::available() {
+        for case in cases {
+            let mut instance = case.program.instance_unverified_on(engine, 0).unwrap();
+            let (verdict, frame) = common::run(&mut instance, &[0u8; 64]);
+            let what = format!("{} on {}", case.what, engine.name());
+            assert_eq!(verdict.raw, 2, "{what}: {:?}", instance.last_fault());
+            let got = u64::from_le_bytes(frame[..8].try_into().unwrap());
+            assert_eq!(got, case.want, "{what}: got {got:#x}, want {:#x}", case.want);
+        }
     }
     if !kernel::available(&format!("{name} (in the kernel)")) {
         return;
@@ -545,21 +541,26 @@ fn calls_keep_callee_saved_registers_and_give_each_function_its_stack() {
     ]
     .concat();
     let program = Program::from_bytecode("calls", &body, &[], 1).unwrap();
-    let mut instance = program.instance_unverified(0).unwrap();
-    assert_eq!(
-        common::run(&mut instance, &[0; 64]).0.raw,
-        1000 + 77 + 5 + 60 + 90
-    );
+    for engine in EngineKind::available() {
+        let mut instance = program.instance_unverified_on(engine, 0).unwrap();
+        let (verdict, _) = common::run(&mut instance, &[0; 64]);
+        assert_eq!(verdict.raw, 1000 + 77 + 5 + 60 + 90, "{}", engine.name());
+    }
 }
 
 #[test]
 fn endless_loops_and_endless_recursion_end_in_a_fault() {
     let endless = op(0x05, 0, 0, -1, 0);
     let program = Program::from_bytecode("loop", &endless, &[], 1).unwrap();
-    let mut instance = program.instance_unverified(0).unwrap();
-    instance.set_budget(10_000);
-    assert_eq!(common::run(&mut instance, &[0; 64]).0.fault, Fault::Budget);
-    assert_eq!(instance.stats().instructions, 10_000);
+    for engine in EngineKind::available() {
+        let mut instance = program.instance_unverified_on(engine, 0).unwrap();
+        instance.set_budget(10_000);
+        assert_eq!(common::run(&mut instance, &[0; 64]).0.fault, Fault::Budget);
+        assert_eq!(instance.stats().faults, 1);
+        if engine == EngineKind::Interp {
+            assert_eq!(instance.stats().instructions, 10_000);
+        }
+    }
 
     let recursive = [
         op(0x85, 0, 1, 0, 1),
@@ -569,8 +570,10 @@ fn endless_loops_and_endless_recursion_end_in_a_fault() {
     ]
     .concat();
     let program = Program::from_bytecode("recursion", &recursive, &[], 1).unwrap();
-    let mut instance = program.instance_unverified(0).unwrap();
-    assert_eq!(common::run(&mut instance, &[0; 64]).0.fault, Fault::CallDepth);
+    for engine in EngineKind::available() {
+        let mut instance = program.instance_unverified_on(engine, 0).unwrap();
+        assert_eq!(common::run(&mut instance, &[0; 64]).0.fault, Fault::CallDepth);
+    }
 }
 
 #[test]
@@ -599,11 +602,18 @@ fn wild_accesses_end_in_a_fault_that_names_them() {
     ] {
         let bytes = [body.concat(), op(EXIT, 0, 0, 0, 0)].concat();
         let program = Program::from_bytecode("wild", &bytes, &[], 1).unwrap();
-        let mut instance = program.instance_unverified(0).unwrap();
-        let (verdict, _) = common::run(&mut instance, &[0; 64]);
-        assert_eq!(verdict.raw, 0, "{what}");
-        assert_ne!(verdict.fault, Fault::None, "{what}");
-        seen.push(instance.last_fault().unwrap().to_string());
+        let mut told = Vec::new();
+        for engine in EngineKind::available() {
+            let mut instance = program.instance_unverified_on(engine, 0).unwrap();
+            let (verdict, _) = common::run(&mut instance, &[0; 64]);
+            assert_eq!(verdict.raw, 0, "{what} on {}", engine.name());
+            assert_ne!(verdict.fault, Fault::None, "{what} on {}", engine.name());
+            let report = instance.last_fault().unwrap();
+            assert_eq!(report.fault, verdict.fault);
+            told.push((report.fault, report.insn, report.len));
+            seen.push(report.to_string());
+        }
+        assert!(told.iter().all(|t| *t == told[0]), "{what}: {told:?}");
     }
     assert!(
         seen[0].starts_with("program `wild`, instruction 1: memory access out of bounds (8 bytes at 0x0)"),

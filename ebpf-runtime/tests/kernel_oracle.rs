@@ -36,11 +36,17 @@ fn frames(firsts: &[u8], seconds: &[u8]) -> Vec<Vec<u8>> {
     out
 }
 
-/// Runs the frames through both and compares after each.
-fn compare(program: &Arc<Program>, frames: &[Vec<u8>], what: &str) {
+/// Runs the frames through both and compares after each, for each engine.
+fn compare(programs: &[(EngineKind, Arc<Program>)], frames: &[Vec<u8>], what: &str) {
+    for (engine, program) in programs {
+        compare_on(*engine, program, frames, &format!("{what} on {}", engine.name()));
+    }
+}
+
+fn compare_on(engine: EngineKind, program: &Arc<Program>, frames: &[Vec<u8>], what: &str) {
     let kernel =
         KernelProgram::load(program).unwrap_or_else(|e| panic!("{what}: the kernel refuses it: {e}"));
-    let mut instance = program.instance(EngineKind::Interp, 0).unwrap();
+    let mut instance = program.instance(engine, 0).unwrap();
     for (n, frame) in frames.iter().enumerate() {
         let theirs = kernel
             .run(frame)
@@ -79,10 +85,13 @@ fn compare_maps(program: &Arc<Program>, theirs: &[KernelMap], what: &str) {
     }
 }
 
-fn programs(test: &str, file: &str, cpu: &str, program: Option<&str>) -> Option<Arc<Program>> {
-    let elf = compile_with(test, file, &[&format!("-mcpu={cpu}")])?;
-    let loaded = Loader::new().load(&Object::parse(&elf).unwrap()).unwrap();
-    Some(loaded.program(program).unwrap())
+/// The program once for each engine, each with maps of its own.
+fn programs(elf: &[u8], program: Option<&str>) -> Vec<(EngineKind, Arc<Program>)> {
+    let load = |engine| {
+        let loaded = Loader::new().load(&Object::parse(elf).unwrap()).unwrap();
+        (engine, loaded.program(program).unwrap())
+    };
+    EngineKind::available().into_iter().map(load).collect()
 }
 
 #[test]
@@ -92,14 +101,14 @@ fn counting_agrees_with_the_kernel() {
         return;
     }
     for cpu in ["v1", "v2", "v3", "v4"] {
-        let Some(program) = programs(name, "count", cpu, None) else {
+        let Some(elf) = compile_with(name, "count", &[&format!("-mcpu={cpu}")]) else {
             return;
         };
         let mut all: Vec<_> = (0..24)
             .map(|i| udp_frame([1, 2, 9, 53, 80, 443][i % 6]))
             .collect();
         all.extend(frames(&[0, 8], &[1, 2]));
-        compare(&program, &all, &format!("count {cpu}"));
+        compare(&programs(&elf, None), &all, &format!("count {cpu}"));
     }
 }
 
@@ -133,10 +142,10 @@ fn arithmetic_agrees_with_the_kernel() {
         }
     }
     for cpu in ["v1", "v2", "v3", "v4"] {
-        let Some(program) = programs(name, "arith", cpu, None) else {
+        let Some(elf) = compile_with(name, "arith", &[&format!("-mcpu={cpu}")]) else {
             return;
         };
-        compare(&program, &all, &format!("arith {cpu}"));
+        compare(&programs(&elf, None), &all, &format!("arith {cpu}"));
     }
 }
 
@@ -147,12 +156,12 @@ fn moving_edges_agrees_with_the_kernel() {
         return;
     }
     for cpu in ["v1", "v3", "v4"] {
-        let Some(program) = programs(name, "edges", cpu, None) else {
+        let Some(elf) = compile_with(name, "edges", &[&format!("-mcpu={cpu}")]) else {
             return;
         };
         let by = [0, 1, 3, 4, 8, 14, 40, 60, 100, 127, 128, 200, 216, 240, 252, 255];
         compare(
-            &program,
+            &programs(&elf, None),
             &frames(&[0, 1, 2, 3, 4, 5, 6], &by),
             &format!("edges {cpu}"),
         );
@@ -171,10 +180,8 @@ fn calls_agree_with_the_kernel() {
         let Some(elf) = compile_with(name, "calls", &options) else {
             return;
         };
-        let loaded = Loader::new().load(&Object::parse(&elf).unwrap()).unwrap();
-        let program = loaded.program(Some("calls")).unwrap();
         compare(
-            &program,
+            &programs(&elf, Some("calls")),
             &frames(&[0, 4], &[0, 1, 2, 5, 39, 40, 41, 127, 128, 200, 255]),
             &format!("calls {cpu}"),
         );
@@ -190,7 +197,13 @@ fn tail_calls_agree_with_the_kernel() {
     let Some(elf) = compile_with(name, "calls", &["-mcpu=v3", "-DWITHOUT_CALLBACKS"]) else {
         return;
     };
-    let loaded = Loader::new().load(&Object::parse(&elf).unwrap()).unwrap();
+    EngineKind::available()
+        .into_iter()
+        .for_each(|engine| tail_calls_agree(engine, &elf));
+}
+
+fn tail_calls_agree(engine: EngineKind, elf: &[u8]) {
+    let loaded = Loader::new().load(&Object::parse(elf).unwrap()).unwrap();
     let again = loaded.program(Some("tail_again")).unwrap();
     let target = loaded.program(Some("tail_target")).unwrap();
     let main = loaded.program(Some("calls")).unwrap();
@@ -206,7 +219,7 @@ fn tail_calls_agree_with_the_kernel() {
     kernel.maps[at]
         .update(&2u32.to_ne_bytes(), &k_again.fd().to_ne_bytes())
         .unwrap();
-    let mut instance = main.instance(EngineKind::Interp, 0).unwrap();
+    let mut instance = main.instance(engine, 0).unwrap();
     for frame in frames(&[3], &[0, 1, 2, 3, 4, 200]) {
         let theirs = kernel.run(&frame).unwrap();
         let (verdict, _) = common::run(&mut instance, &frame);
@@ -230,8 +243,7 @@ fn prefix_matches_agree_with_the_kernel() {
     let Some(elf) = compile_with(name, "events", &["-mcpu=v3"]) else {
         return;
     };
-    let loaded = Loader::new().load(&Object::parse(&elf).unwrap()).unwrap();
-    let routes = loaded.map("routes").unwrap();
+    let programs = programs(&elf, None);
     let prefixes: [(u32, [u8; 4], u32); 8] = [
         (0, [0, 0, 0, 0], 1),
         (8, [10, 0, 0, 0], 2),
@@ -244,7 +256,10 @@ fn prefix_matches_agree_with_the_kernel() {
     ];
     for (len, addr, hop) in prefixes {
         let key = [len.to_ne_bytes(), addr].concat();
-        routes.update(&key, &hop.to_ne_bytes(), MapFlags::Any).unwrap();
+        for (_, program) in &programs {
+            let routes = program.maps().into_iter().find(|m| m.name() == "routes").unwrap();
+            routes.update(&key, &hop.to_ne_bytes(), MapFlags::Any).unwrap();
+        }
     }
     let addresses: [[u8; 4]; 12] = [
         [10, 1, 2, 3],
@@ -268,5 +283,5 @@ fn prefix_matches_agree_with_the_kernel() {
     }
     let text = |s: &[u8]| [&[4u8], s, &[0; 59][s.len()..]].concat();
     all.extend([text(b"abcd"), text(b"abcx"), text(b"ab"), text(b"abcde")]);
-    compare(&loaded.program(None).unwrap(), &all, "events");
+    compare(&programs, &all, "events");
 }

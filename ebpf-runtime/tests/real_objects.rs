@@ -159,19 +159,21 @@ fn exercise(path: &Path, tally: &mut Tally) {
             println!("{name} {function}: loaded, not run: section {section}");
             continue;
         }
-        let mut instance = program.instance(EngineKind::Interp, 1).unwrap();
-        let mut actions = Vec::new();
-        for frame in frames() {
-            let (verdict, _) = run(&mut instance, &frame);
-            assert_eq!(
-                verdict.fault,
-                Fault::None,
-                "{name} {function}: {:?}",
-                instance.last_fault()
-            );
-            actions.push(verdict.action().name());
+        for engine in EngineKind::available() {
+            let mut instance = program.instance(engine, 1).unwrap();
+            let mut actions = Vec::new();
+            for frame in frames() {
+                let (verdict, _) = run(&mut instance, &frame);
+                assert_eq!(
+                    verdict.fault,
+                    Fault::None,
+                    "{name} {function}: {:?}",
+                    instance.last_fault()
+                );
+                actions.push(verdict.action().name());
+            }
+            println!("{name} {function} on {}: {}", engine.name(), actions.join(" "));
         }
-        println!("{name} {function}: {}", actions.join(" "));
         tally.ran += 1;
     }
 }
@@ -217,7 +219,7 @@ fn xdp_filter_of_xdp_tools_filters_the_port_it_is_told() {
         let mut instance = loaded
             .program(None)
             .unwrap()
-            .instance(EngineKind::Interp, 1)
+            .instance(EngineKind::default(), 1)
             .unwrap();
         let ports = loaded.map("filter_ports").unwrap();
         // Key: the port as on the wire. Value, per CPU: its low bits say source, destination, TCP, UDP, the rest counts.
@@ -254,8 +256,10 @@ fn cilium_s_test_program_calls_across_sections_and_returns_7_whichever_clang_bui
             loader = loader.global("arg", &words[0]).global("arg2", &words[1]);
         }
         let program = loader.load(&object).unwrap().program(Some("xdp_prog")).unwrap();
-        let mut instance = program.instance(EngineKind::Interp, 0).unwrap();
-        assert_eq!(run(&mut instance, &udp_frame(53)).0.raw, 7, "{file}");
+        for engine in EngineKind::available() {
+            let mut instance = program.instance(engine, 0).unwrap();
+            assert_eq!(run(&mut instance, &udp_frame(53)).0.raw, 7, "{file}");
+        }
     }
 }
 

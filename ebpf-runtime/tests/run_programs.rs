@@ -14,28 +14,29 @@ fn counting_program_fills_array_hash_lru_and_percpu_maps() {
     let Some(elf) = compile("counting_program_fills_array_hash_lru_and_percpu_maps", "count") else {
         return;
     };
-    let mut rig = Rig::new(&elf);
-    for port in [1u16, 2, 2, 9] {
-        let (verdict, _) = rig.run(&udp_frame(port));
-        let want = if port == 9 { XdpAction::Drop } else { XdpAction::Tx };
-        assert_eq!(verdict.action(), want, "{:?}", rig.instance.last_fault());
+    for mut rig in Rig::each(&elf, None) {
+        for port in [1u16, 2, 2, 9] {
+            let (verdict, _) = rig.run(&udp_frame(port));
+            let want = if port == 9 { XdpAction::Drop } else { XdpAction::Tx };
+            assert_eq!(verdict.action(), want, "{:?}", rig.instance.last_fault());
+        }
+        assert_eq!(rig.run(&[0; 60]).0.action(), XdpAction::Pass);
+        assert_eq!(rig.run(&[0; 20]).0.action(), XdpAction::Pass);
+        assert_eq!(
+            word(&rig.map("protocols").lookup(&17u32.to_ne_bytes()).unwrap()),
+            4
+        );
+        let totals = rig.map("totals").lookup_percpu(&0u32.to_ne_bytes()).unwrap();
+        assert_eq!(totals.iter().map(|v| word(v)).collect::<Vec<_>>(), [6, 0, 0, 0]);
+        let key = |port: u16| [port.to_ne_bytes(), [0, 0]].concat();
+        let ports = rig.map("ports").lookup(&key(2)).unwrap();
+        assert_eq!((word(&ports), word(&ports[8..])), (2, 120));
+        assert_eq!(rig.map("ports").lookup(&key(3)), Err(Errno::NOENT));
+        assert_eq!(rig.map("ports").iter().count(), 3);
+        assert_eq!(word(&rig.map("percpu").lookup_percpu(&key(2)).unwrap()[0]), 2);
+        assert_eq!(word(&rig.map(".bss").lookup(&[0; 4]).unwrap()), 6);
+        assert_eq!(word(&rig.map(".data").lookup(&[0; 4]).unwrap()), 106);
     }
-    assert_eq!(rig.run(&[0; 60]).0.action(), XdpAction::Pass);
-    assert_eq!(rig.run(&[0; 20]).0.action(), XdpAction::Pass);
-    assert_eq!(
-        word(&rig.map("protocols").lookup(&17u32.to_ne_bytes()).unwrap()),
-        4
-    );
-    let totals = rig.map("totals").lookup_percpu(&0u32.to_ne_bytes()).unwrap();
-    assert_eq!(totals.iter().map(|v| word(v)).collect::<Vec<_>>(), [6, 0, 0, 0]);
-    let key = |port: u16| [port.to_ne_bytes(), [0, 0]].concat();
-    let ports = rig.map("ports").lookup(&key(2)).unwrap();
-    assert_eq!((word(&ports), word(&ports[8..])), (2, 120));
-    assert_eq!(rig.map("ports").lookup(&key(3)), Err(Errno::NOENT));
-    assert_eq!(rig.map("ports").iter().count(), 3);
-    assert_eq!(word(&rig.map("percpu").lookup_percpu(&key(2)).unwrap()[0]), 2);
-    assert_eq!(word(&rig.map(".bss").lookup(&[0; 4]).unwrap()), 6);
-    assert_eq!(word(&rig.map(".data").lookup(&[0; 4]).unwrap()), 106);
 }
 
 #[test]
@@ -43,15 +44,16 @@ fn full_hash_map_gives_e2big_and_lru_evicts() {
     let Some(elf) = compile("full_hash_map_gives_e2big_and_lru_evicts", "count") else {
         return;
     };
-    let mut rig = Rig::new(&elf);
-    for port in 20..28 {
-        assert_eq!(rig.run(&udp_frame(port)).0.action(), XdpAction::Tx);
+    for mut rig in Rig::each(&elf, None) {
+        for port in 20..28 {
+            assert_eq!(rig.run(&udp_frame(port)).0.action(), XdpAction::Tx);
+        }
+        assert_eq!(rig.run(&udp_frame(28)).0.action(), XdpAction::Aborted);
+        assert_eq!(rig.map("ports").len(), 8);
+        assert_eq!(rig.map("recent").len(), 4);
+        let update = rig.map("ports").update(&[77, 0, 0, 0], &[0; 16], MapFlags::Any);
+        assert_eq!(update, Err(Errno::TOOBIG));
     }
-    assert_eq!(rig.run(&udp_frame(28)).0.action(), XdpAction::Aborted);
-    assert_eq!(rig.map("ports").len(), 8);
-    assert_eq!(rig.map("recent").len(), 4);
-    let update = rig.map("ports").update(&[77, 0, 0, 0], &[0; 16], MapFlags::Any);
-    assert_eq!(update, Err(Errno::TOOBIG));
 }
 
 #[test]
@@ -111,14 +113,15 @@ fn objects_compiled_for_every_instruction_set_version_run_alike() {
         let Some(elf) = common::compile_with(name, "count", &[&option]) else {
             return;
         };
-        let mut rig = Rig::new(&elf);
-        assert_eq!(
-            rig.run(&udp_frame(4)).0.action(),
-            XdpAction::Tx,
-            "{cpu}: {:?}",
-            rig.instance.last_fault()
-        );
-        assert_eq!(word(&rig.map(".bss").lookup(&[0; 4]).unwrap()), 1);
+        for mut rig in Rig::each(&elf, None) {
+            assert_eq!(
+                rig.run(&udp_frame(4)).0.action(),
+                XdpAction::Tx,
+                "{cpu}: {:?}",
+                rig.instance.last_fault()
+            );
+            assert_eq!(word(&rig.map(".bss").lookup(&[0; 4]).unwrap()), 1);
+        }
     }
 }
 
@@ -134,35 +137,36 @@ fn redirects_name_interface_worker_or_socket() {
     let Some(elf) = compile("redirects_name_interface_worker_or_socket", "redirects") else {
         return;
     };
-    let mut rig = Rig::new(&elf);
-    rig.map("devs")
-        .update(&1u32.to_ne_bytes(), &7u32.to_ne_bytes(), MapFlags::Any)
-        .unwrap();
-    rig.map("devs_by_key")
-        .update(&9u32.to_ne_bytes(), &8u64.to_ne_bytes(), MapFlags::Any)
-        .unwrap();
-    rig.map("cpus")
-        .update(&2u32.to_ne_bytes(), &192u32.to_ne_bytes(), MapFlags::Any)
-        .unwrap();
-    rig.map("socks")
-        .update(&0u32.to_ne_bytes(), &5u32.to_ne_bytes(), MapFlags::Any)
-        .unwrap();
-    let mut go = |bytes: &[u8]| {
-        let verdict = rig.run(&frame(bytes)).0;
-        (verdict.action(), verdict.redirect.kind, verdict.redirect.target)
-    };
-    assert_eq!(go(&[0, 3, 0]), (XdpAction::Redirect, Kind::Ifindex, 3));
-    assert_eq!(go(&[0, 3, 1]), (XdpAction::Aborted, Kind::None, 0));
-    assert_eq!(go(&[1, 1, 0]), (XdpAction::Redirect, Kind::Ifindex, 7));
-    assert_eq!(go(&[1, 0, 0]), (XdpAction::Aborted, Kind::None, 0));
-    assert_eq!(go(&[1, 0, 2]), (XdpAction::Pass, Kind::None, 0));
-    assert_eq!(go(&[1, 1, 4]), (XdpAction::Aborted, Kind::None, 0));
-    assert_eq!(go(&[1, 0, 8]), (XdpAction::Redirect, Kind::Broadcast, 0));
-    assert_eq!(go(&[2, 9, 0]), (XdpAction::Redirect, Kind::Ifindex, 8));
-    assert_eq!(go(&[3, 2, 0]), (XdpAction::Redirect, Kind::Cpu, 2));
-    assert_eq!(go(&[3, 3, 1]), (XdpAction::Drop, Kind::None, 0));
-    assert_eq!(go(&[4, 0, 0]), (XdpAction::Redirect, Kind::Xsk, 0));
-    assert_eq!(go(&[5]), (XdpAction::Redirect, Kind::Xsk, 0));
+    for mut rig in Rig::each(&elf, None) {
+        rig.map("devs")
+            .update(&1u32.to_ne_bytes(), &7u32.to_ne_bytes(), MapFlags::Any)
+            .unwrap();
+        rig.map("devs_by_key")
+            .update(&9u32.to_ne_bytes(), &8u64.to_ne_bytes(), MapFlags::Any)
+            .unwrap();
+        rig.map("cpus")
+            .update(&2u32.to_ne_bytes(), &192u32.to_ne_bytes(), MapFlags::Any)
+            .unwrap();
+        rig.map("socks")
+            .update(&0u32.to_ne_bytes(), &5u32.to_ne_bytes(), MapFlags::Any)
+            .unwrap();
+        let mut go = |bytes: &[u8]| {
+            let verdict = rig.run(&frame(bytes)).0;
+            (verdict.action(), verdict.redirect.kind, verdict.redirect.target)
+        };
+        assert_eq!(go(&[0, 3, 0]), (XdpAction::Redirect, Kind::Ifindex, 3));
+        assert_eq!(go(&[0, 3, 1]), (XdpAction::Aborted, Kind::None, 0));
+        assert_eq!(go(&[1, 1, 0]), (XdpAction::Redirect, Kind::Ifindex, 7));
+        assert_eq!(go(&[1, 0, 0]), (XdpAction::Aborted, Kind::None, 0));
+        assert_eq!(go(&[1, 0, 2]), (XdpAction::Pass, Kind::None, 0));
+        assert_eq!(go(&[1, 1, 4]), (XdpAction::Aborted, Kind::None, 0));
+        assert_eq!(go(&[1, 0, 8]), (XdpAction::Redirect, Kind::Broadcast, 0));
+        assert_eq!(go(&[2, 9, 0]), (XdpAction::Redirect, Kind::Ifindex, 8));
+        assert_eq!(go(&[3, 2, 0]), (XdpAction::Redirect, Kind::Cpu, 2));
+        assert_eq!(go(&[3, 3, 1]), (XdpAction::Drop, Kind::None, 0));
+        assert_eq!(go(&[4, 0, 0]), (XdpAction::Redirect, Kind::Xsk, 0));
+        assert_eq!(go(&[5]), (XdpAction::Redirect, Kind::Xsk, 0));
+    }
 }
 
 #[test]
@@ -173,25 +177,26 @@ fn ring_buffer_records_come_out_in_order_and_discarded_ones_do_not() {
     ) else {
         return;
     };
-    let mut rig = Rig::new(&elf);
-    let ring = rig.map("ring").clone();
-    for round in 0..100u8 {
-        assert_eq!(rig.run(&frame(&[2, round, 5, 0])).0.action(), XdpAction::Tx);
-        assert_eq!(rig.run(&frame(&[2, round, 6, 1])).0.action(), XdpAction::Tx);
-        let mut records = Vec::new();
-        ring.consume(10, |r| records.push(r.to_vec())).unwrap();
-        let sizes: Vec<_> = records.iter().map(Vec::len).collect();
-        assert_eq!(sizes, [24, 3, 3], "round {round}");
-        assert_eq!((word(&records[0]), word(&records[0][8..])), (u64::from(round), 5));
-        assert_eq!(records[2], [round, 6, 1]);
+    for mut rig in Rig::each(&elf, None) {
+        let ring = rig.map("ring").clone();
+        for round in 0..100u8 {
+            assert_eq!(rig.run(&frame(&[2, round, 5, 0])).0.action(), XdpAction::Tx);
+            assert_eq!(rig.run(&frame(&[2, round, 6, 1])).0.action(), XdpAction::Tx);
+            let mut records = Vec::new();
+            ring.consume(10, |r| records.push(r.to_vec())).unwrap();
+            let sizes: Vec<_> = records.iter().map(Vec::len).collect();
+            assert_eq!(sizes, [24, 3, 3], "round {round}");
+            assert_eq!((word(&records[0]), word(&records[0][8..])), (u64::from(round), 5));
+            assert_eq!(records[2], [round, 6, 1]);
+        }
+        let mut sent = 0;
+        while rig.run(&frame(&[2, 1, 1, 0])).0.action() == XdpAction::Tx {
+            sent += 1;
+            assert!(sent < 1000);
+        }
+        assert_eq!(ring.consume(1000, |_| ()).unwrap() / 2, sent);
+        assert!(ring.lost(0).unwrap() > 0);
     }
-    let mut sent = 0;
-    while rig.run(&frame(&[2, 1, 1, 0])).0.action() == XdpAction::Tx {
-        sent += 1;
-        assert!(sent < 1000);
-    }
-    assert_eq!(ring.consume(1000, |_| ()).unwrap() / 2, sent);
-    assert!(ring.lost(0).unwrap() > 0);
 }
 
 #[test]
@@ -199,22 +204,23 @@ fn perf_events_carry_the_frame_and_need_an_open_ring() {
     let Some(elf) = compile("perf_events_carry_the_frame_and_need_an_open_ring", "events") else {
         return;
     };
-    let mut rig = Rig::new(&elf);
-    assert_eq!(
-        rig.run(&frame(&[3, 20])).0.raw,
-        Errno::NOENT.raw_os_error() as u32
-    );
-    let perf = rig.map("perf").clone();
-    perf.open_perf(0, 8192).unwrap();
-    assert_eq!(perf.open_perf(0, 8192), Err(Errno::BUSY));
-    assert_eq!(rig.run(&frame(&[3, 20])).0.raw, 0);
-    assert_eq!(
-        rig.run(&frame(&[3, 200])).0.raw,
-        Errno::FAULT.raw_os_error() as u32
-    );
-    let mut records = Vec::new();
-    perf.consume_perf(0, 9, |r| records.push(r.to_vec())).unwrap();
-    assert_eq!(records, [[&[0u8; 4], &frame(&[3, 20])[..20]].concat()]);
+    for mut rig in Rig::each(&elf, None) {
+        assert_eq!(
+            rig.run(&frame(&[3, 20])).0.raw,
+            Errno::NOENT.raw_os_error() as u32
+        );
+        let perf = rig.map("perf").clone();
+        perf.open_perf(0, 8192).unwrap();
+        assert_eq!(perf.open_perf(0, 8192), Err(Errno::BUSY));
+        assert_eq!(rig.run(&frame(&[3, 20])).0.raw, 0);
+        assert_eq!(
+            rig.run(&frame(&[3, 200])).0.raw,
+            Errno::FAULT.raw_os_error() as u32
+        );
+        let mut records = Vec::new();
+        perf.consume_perf(0, 9, |r| records.push(r.to_vec())).unwrap();
+        assert_eq!(records, [[&[0u8; 4], &frame(&[3, 20])[..20]].concat()]);
+    }
 }
 
 #[test]
@@ -222,23 +228,24 @@ fn maps_of_maps_lead_to_the_inner_map_and_follow_changes() {
     let Some(elf) = compile("maps_of_maps_lead_to_the_inner_map_and_follow_changes", "events") else {
         return;
     };
-    let mut rig = Rig::new(&elf);
-    assert_eq!(
-        rig.run(&frame(&[1, 0, 5])).0.action(),
-        XdpAction::Tx,
-        "{:?}",
-        rig.instance.last_fault()
-    );
-    assert_eq!(rig.run(&frame(&[1, 2, 6])).0.action(), XdpAction::Tx);
-    assert_eq!(rig.run(&frame(&[1, 1, 6])).0.raw, 100);
-    assert_eq!(word(&rig.map("first").lookup(&[0; 4]).unwrap()), 5);
-    assert_eq!(word(&rig.map("second").lookup(&[0; 4]).unwrap()), 6);
-    let second = rig.map("second").clone();
-    rig.map("outer")
-        .set_inner(&0u32.to_ne_bytes(), &second, MapFlags::Any)
-        .unwrap();
-    assert_eq!(rig.run(&frame(&[1, 0, 5])).0.action(), XdpAction::Tx);
-    assert_eq!(word(&second.lookup(&[0; 4]).unwrap()), 11);
+    for mut rig in Rig::each(&elf, None) {
+        assert_eq!(
+            rig.run(&frame(&[1, 0, 5])).0.action(),
+            XdpAction::Tx,
+            "{:?}",
+            rig.instance.last_fault()
+        );
+        assert_eq!(rig.run(&frame(&[1, 2, 6])).0.action(), XdpAction::Tx);
+        assert_eq!(rig.run(&frame(&[1, 1, 6])).0.raw, 100);
+        assert_eq!(word(&rig.map("first").lookup(&[0; 4]).unwrap()), 5);
+        assert_eq!(word(&rig.map("second").lookup(&[0; 4]).unwrap()), 6);
+        let second = rig.map("second").clone();
+        rig.map("outer")
+            .set_inner(&0u32.to_ne_bytes(), &second, MapFlags::Any)
+            .unwrap();
+        assert_eq!(rig.run(&frame(&[1, 0, 5])).0.action(), XdpAction::Tx);
+        assert_eq!(word(&second.lookup(&[0; 4]).unwrap()), 11);
+    }
 }
 
 #[test]
@@ -246,22 +253,23 @@ fn tail_calls_reach_the_entry_and_stop_after_33() {
     let Some(elf) = compile("tail_calls_reach_the_entry_and_stop_after_33", "calls") else {
         return;
     };
-    let mut rig = Rig::of(&elf, Some("calls"));
-    assert_eq!(
-        rig.run(&frame(&[3, 1])).0.action(),
-        XdpAction::Drop,
-        "{:?}",
-        rig.instance.last_fault()
-    );
-    assert_eq!(word(&rig.map("results").lookup(&7u32.to_ne_bytes()).unwrap()), 64);
-    assert_eq!(rig.run(&frame(&[3, 2])).0.action(), XdpAction::Tx);
-    assert_eq!(
-        word(&rig.map("results").lookup(&7u32.to_ne_bytes()).unwrap()),
-        64 + 33
-    );
-    assert_eq!(rig.run(&frame(&[3, 0])).0.action(), XdpAction::Pass);
-    rig.map("jumps").delete(&1u32.to_ne_bytes()).unwrap();
-    assert_eq!(rig.run(&frame(&[3, 1])).0.action(), XdpAction::Pass);
+    for mut rig in Rig::each(&elf, Some("calls")) {
+        assert_eq!(
+            rig.run(&frame(&[3, 1])).0.action(),
+            XdpAction::Drop,
+            "{:?}",
+            rig.instance.last_fault()
+        );
+        assert_eq!(word(&rig.map("results").lookup(&7u32.to_ne_bytes()).unwrap()), 64);
+        assert_eq!(rig.run(&frame(&[3, 2])).0.action(), XdpAction::Tx);
+        assert_eq!(
+            word(&rig.map("results").lookup(&7u32.to_ne_bytes()).unwrap()),
+            64 + 33
+        );
+        assert_eq!(rig.run(&frame(&[3, 0])).0.action(), XdpAction::Pass);
+        rig.map("jumps").delete(&1u32.to_ne_bytes()).unwrap();
+        assert_eq!(rig.run(&frame(&[3, 1])).0.action(), XdpAction::Pass);
+    }
 }
 
 #[test]
@@ -295,30 +303,31 @@ fn callbacks_run_as_often_as_they_should() {
     let Some(elf) = compile("callbacks_run_as_often_as_they_should", "calls") else {
         return;
     };
-    let mut rig = Rig::of(&elf, Some("calls"));
-    let results = rig.map("results").clone();
-    let result = |n: u32| word(&results.lookup(&n.to_ne_bytes()).unwrap());
-    for (count, turns) in [(0u8, 0u64), (1, 1), (10, 10), (41, 41), (42, 41), (200, 41)] {
+    for mut rig in Rig::each(&elf, Some("calls")) {
+        let results = rig.map("results").clone();
+        let result = |n: u32| word(&results.lookup(&n.to_ne_bytes()).unwrap());
+        for (count, turns) in [(0u8, 0u64), (1, 1), (10, 10), (41, 41), (42, 41), (200, 41)] {
+            assert_eq!(
+                rig.run(&frame(&[1, count])).0.action(),
+                XdpAction::Tx,
+                "{:?}",
+                rig.instance.last_fault()
+            );
+            assert_eq!(result(1), turns, "{count} turns");
+            assert_eq!(result(2), (0..turns).map(|i| i * i).sum::<u64>(), "{count} turns");
+        }
+        (0..8u32).for_each(|n| results.update(&n.to_ne_bytes(), &[0; 8], MapFlags::Any).unwrap());
         assert_eq!(
-            rig.run(&frame(&[1, count])).0.action(),
+            rig.run(&frame(&[2, 9])).0.action(),
             XdpAction::Tx,
             "{:?}",
             rig.instance.last_fault()
         );
-        assert_eq!(result(1), turns, "{count} turns");
-        assert_eq!(result(2), (0..turns).map(|i| i * i).sum::<u64>(), "{count} turns");
+        assert_eq!((result(3), result(4)), (5 + 1, 10 * 1000 + 10 * 9 + 1));
+        assert_eq!(result(5), 8);
+        let table: u64 = rig.map("table").iter().map(|(_, value)| word(&value)).sum();
+        assert_eq!(table, 10 * 9 + 5);
     }
-    (0..8u32).for_each(|n| results.update(&n.to_ne_bytes(), &[0; 8], MapFlags::Any).unwrap());
-    assert_eq!(
-        rig.run(&frame(&[2, 9])).0.action(),
-        XdpAction::Tx,
-        "{:?}",
-        rig.instance.last_fault()
-    );
-    assert_eq!((result(3), result(4)), (5 + 1, 10 * 1000 + 10 * 9 + 1));
-    assert_eq!(result(5), 8);
-    let table: u64 = rig.map("table").iter().map(|(_, value)| word(&value)).sum();
-    assert_eq!(table, 10 * 9 + 5);
 }
 
 #[test]
@@ -327,68 +336,69 @@ fn metadata_kfuncs_read_the_write_back_through_the_layout() {
     let Some(elf) = compile("metadata_kfuncs_read_the_write_back_through_the_layout", "hints") else {
         return;
     };
-    let mut rig = Rig::new(&elf);
-    let field = |kind, offset, width, valid| HintField {
-        kind,
-        loc: Some(Loc {
-            offset,
-            width,
-            shift: 0,
-            mask: u64::MAX,
-        }),
-        valid,
-        table: None,
-        source: HintSource::Hardware,
-    };
-    let tagged = Some(Test {
-        offset: 8,
-        width: 1,
-        mask: 1,
-        value: 1,
-        negate: false,
-    });
-    let mut go = |layout: &HintLayout, raw: &[u8]| {
-        rig.instance.set_hints(layout);
-        let mut bytes = [0u8; 128];
-        let verdict = rig
-            .instance
-            .run_one(&mut XdpBuff::new(&mut bytes, 64, 64, 0, raw));
+    for mut rig in Rig::each(&elf, None) {
+        let field = |kind, offset, width, valid| HintField {
+            kind,
+            loc: Some(Loc {
+                offset,
+                width,
+                shift: 0,
+                mask: u64::MAX,
+            }),
+            valid,
+            table: None,
+            source: HintSource::Hardware,
+        };
+        let tagged = Some(Test {
+            offset: 8,
+            width: 1,
+            mask: 1,
+            value: 1,
+            negate: false,
+        });
+        let mut go = |layout: &HintLayout, raw: &[u8]| {
+            rig.instance.set_hints(layout);
+            let mut bytes = [0u8; 128];
+            let verdict = rig
+                .instance
+                .run_one(&mut XdpBuff::new(&mut bytes, 64, 64, 0, raw));
+            assert_eq!(
+                verdict.action(),
+                XdpAction::Pass,
+                "{:?}",
+                rig.instance.last_fault()
+            );
+            bytes[64..96]
+                .as_chunks::<8>()
+                .0
+                .iter()
+                .map(|w| u64::from_le_bytes(*w))
+                .collect::<Vec<_>>()
+        };
+        let missing = |e: Errno| i64::from(-e.raw_os_error()) as u64;
+        let none = go(&HintLayout::none(), &[0; 16]);
+        assert_eq!(none[..3], [missing(Errno::OPNOTSUPP); 3]);
+        let layout = HintLayout::none()
+            .with(field(HintKind::RxHash, 0, 4, None))
+            .with(field(HintKind::VlanTci, 6, 2, tagged));
+        let raw = [0x78, 0x56, 0x34, 0x12, 0, 0, 0x05, 0x20, 1, 0, 0, 0, 0, 0, 0, 0];
         assert_eq!(
-            verdict.action(),
-            XdpAction::Pass,
-            "{:?}",
-            rig.instance.last_fault()
+            go(&layout, &raw),
+            [0x1234_5678, missing(Errno::OPNOTSUPP), 0x2005, 0x8100]
         );
-        bytes[64..96]
-            .as_chunks::<8>()
-            .0
-            .iter()
-            .map(|w| u64::from_le_bytes(*w))
-            .collect::<Vec<_>>()
-    };
-    let missing = |e: Errno| i64::from(-e.raw_os_error()) as u64;
-    let none = go(&HintLayout::none(), &[0; 16]);
-    assert_eq!(none[..3], [missing(Errno::OPNOTSUPP); 3]);
-    let layout = HintLayout::none()
-        .with(field(HintKind::RxHash, 0, 4, None))
-        .with(field(HintKind::VlanTci, 6, 2, tagged));
-    let raw = [0x78, 0x56, 0x34, 0x12, 0, 0, 0x05, 0x20, 1, 0, 0, 0, 0, 0, 0, 0];
-    assert_eq!(
-        go(&layout, &raw),
-        [0x1234_5678, missing(Errno::OPNOTSUPP), 0x2005, 0x8100]
-    );
-    let untagged = [0x78, 0x56, 0x34, 0x12, 0, 0, 0x05, 0x20, 0, 0, 0, 0, 0, 0, 0, 0];
-    assert_eq!(go(&layout, &untagged)[2], missing(Errno::NODATA));
-    let unless_zero = Some(Test {
-        offset: 12,
-        width: 1,
-        mask: 0xf,
-        value: 0,
-        negate: true,
-    });
-    let layout = HintLayout::none().with(field(HintKind::RxHash, 0, 4, unless_zero));
-    assert_eq!(go(&layout, &untagged)[0], missing(Errno::NODATA));
-    let mut hashed = untagged;
-    hashed[12] = 0x36;
-    assert_eq!(go(&layout, &hashed)[0], 0x1234_5678);
+        let untagged = [0x78, 0x56, 0x34, 0x12, 0, 0, 0x05, 0x20, 0, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(go(&layout, &untagged)[2], missing(Errno::NODATA));
+        let unless_zero = Some(Test {
+            offset: 12,
+            width: 1,
+            mask: 0xf,
+            value: 0,
+            negate: true,
+        });
+        let layout = HintLayout::none().with(field(HintKind::RxHash, 0, 4, unless_zero));
+        assert_eq!(go(&layout, &untagged)[0], missing(Errno::NODATA));
+        let mut hashed = untagged;
+        hashed[12] = 0x36;
+        assert_eq!(go(&layout, &hashed)[0], 0x1234_5678);
+    }
 }

@@ -113,9 +113,9 @@ struct Serve {
     /// The host's address on that interface, such as 10.0.0.2/24; may be given several times
     #[arg(long, value_name = "ADDRESS/LEN", value_parser = interface_address, requires = "exception_tap")]
     tap_address: Vec<(IpAddr, u8)>,
-    /// What runs the program
-    #[arg(long, value_enum, default_value = "interp")]
-    engine: Engine,
+    /// What runs the program [default: jit where there is one, else interp]
+    #[arg(long, value_enum)]
+    engine: Option<Engine>,
     /// Take devices that no driver test has judged
     #[arg(long)]
     untested: bool,
@@ -128,7 +128,7 @@ struct Serve {
 enum Engine {
     /// The checked interpreter
     Interp,
-    /// The compiler (not in this version)
+    /// The compiler to machine code (x86-64)
     Jit,
     /// rbpf, for comparison (not in this version)
     Rbpf,

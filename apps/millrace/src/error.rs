@@ -96,7 +96,7 @@ impl From<AppError> for ControlError {
             AppError::Program { source, .. }
                 if matches!(
                     **source,
-                    LoadError::Unsupported(_) | LoadError::EngineUnavailable(_)
+                    LoadError::Unsupported(_) | LoadError::EngineUnavailable(..)
                 ) =>
             {
                 ErrorCode::Unsupported

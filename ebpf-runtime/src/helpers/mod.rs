@@ -33,7 +33,7 @@ pub(crate) enum Support {
 }
 
 /// Longest loop of `bpf_loop` (`BPF_MAX_LOOPS`).
-const MAX_LOOPS: u64 = 1 << 23;
+pub(crate) const MAX_LOOPS: u64 = 1 << 23;
 
 /// Looks a helper up by its number.
 pub(crate) fn support(id: i32) -> Support {

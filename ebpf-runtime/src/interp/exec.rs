@@ -9,7 +9,7 @@ use crate::mem::space::{CTX_ADDR, FRAMES};
 use crate::{Errno, Fault, XdpBuff};
 
 /// Iterations of `may_goto` loops in a run before they are left.
-const MAY_GOTO_MAX: u32 = 1 << 16;
+pub(crate) const MAY_GOTO_MAX: u32 = 1 << 16;
 
 /// A call frame that waits for its callee.
 #[derive(Debug, Clone, Copy)]
@@ -361,7 +361,7 @@ pub(crate) fn errno(errno: Errno) -> u64 {
 }
 
 /// A 32-bit load from `struct xdp_md`: the pointer fields yield real pointers.
-fn context(buf: &XdpBuff<'_>, off: u64) -> Result<u64, Fault> {
+pub(crate) fn context(buf: &XdpBuff<'_>, off: u64) -> Result<u64, Fault> {
     Ok(match off {
         0 => buf.data.addr() as u64,
         4 => buf.data_end.addr() as u64,

@@ -15,13 +15,13 @@ use crate::program::Program;
 use crate::{Fault, FaultReport, HintLayout, InstanceStats, Redirect, Verdict, XdpBuff};
 use exec::{Frame, Stop};
 
-pub(crate) use exec::{Then, errno};
+pub(crate) use exec::{MAY_GOTO_MAX, Then, context, errno};
 use unit::Unit;
 
 /// Instructions a run may execute unless [`crate::Instance::set_budget`] says otherwise.
 const BUDGET: u64 = 1 << 22;
 /// `MAX_TAIL_CALL_CNT` of the kernel.
-const TAIL_CALLS: u32 = 33;
+pub(crate) const TAIL_CALLS: u32 = 33;
 /// Bytes a helper moves at most in one go: the largest map value that `bpf_map_update_elem` copies.
 pub(crate) const SCRATCH: usize = 1 << 16;
 
@@ -44,6 +44,25 @@ pub(crate) struct Core {
     pub bytes: Vec<u8>,
     /// The spin lock the program holds.
     pub lock: Option<u64>,
+}
+
+impl Core {
+    /// State of one worker; `program` makes its random numbers differ from others'.
+    pub fn new(space: Space, worker: u32, program: u32) -> Core {
+        Core {
+            space,
+            worker,
+            hints: HintLayout::none(),
+            redirect: Redirect::default(),
+            random: 0x9e37_79b9_7f4a_7c15 ^ u64::from(worker + 1) << 32 ^ u64::from(program),
+            fixed_clock: None,
+            budget: BUDGET,
+            left: 0,
+            key: Box::new([0; 512]),
+            bytes: vec![0; SCRATCH],
+            lock: None,
+        }
+    }
 }
 
 /// Registers and call frames of a run.
@@ -77,19 +96,7 @@ impl Interp {
         let mut space = Space::new();
         let unit = Unit::translate(program.body(), program.collection(), &mut space);
         let maps = space.map_count();
-        let core = Core {
-            space,
-            worker,
-            hints: HintLayout::none(),
-            redirect: Redirect::default(),
-            random: 0x9e37_79b9_7f4a_7c15 ^ u64::from(worker + 1) << 32 ^ u64::from(program.id()),
-            fixed_clock: None,
-            budget: BUDGET,
-            left: 0,
-            key: Box::new([0; 512]),
-            bytes: vec![0; SCRATCH],
-            lock: None,
-        };
+        let core = Core::new(space, worker, program.id());
         let machine = Machine {
             regs: [0; 16],
             pc: 0,

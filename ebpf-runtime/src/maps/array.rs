@@ -21,6 +21,18 @@ pub(super) struct Array {
     frozen: AtomicBool,
 }
 
+/// Where an array's values lie: value `i` of worker `w` at `base + w * block + i * stride`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ArrayShape {
+    pub base: u64,
+    pub entries: u32,
+    pub stride: u64,
+    /// 0 when all workers share the values.
+    pub block: u64,
+    /// Workers that have values.
+    pub cpus: u32,
+}
+
 impl Array {
     pub fn new(def: &MapDef, cpus: u32, percpu: bool) -> io::Result<Array> {
         let value = def.value_size as usize;
@@ -65,6 +77,17 @@ impl Array {
         }
         let at = start + within / self.stride * self.stride;
         Some(self.arena.range(at, self.value, self.writable))
+    }
+
+    /// For lookups without a call.
+    pub fn shape(&self) -> ArrayShape {
+        ArrayShape {
+            base: self.arena.addr(),
+            entries: self.entries,
+            stride: self.stride as u64,
+            block: self.block as u64,
+            cpus: self.cpus,
+        }
     }
 
     /// Address of the first value: where global data lives.

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::mem::arena::Range;
 use crate::{Errno, LoadError, Program};
 use array::Array;
+pub(crate) use array::ArrayShape;
 use def::check;
 use hash::{Hash, NewValue};
 use lpm::Lpm;
@@ -349,6 +350,27 @@ impl Map {
             Storage::Array(a) => Some(a.base()),
             _ => None,
         }
+    }
+
+    /// How an array's values lie, for lookups without a call.
+    pub(crate) fn array_shape(&self) -> Option<ArrayShape> {
+        match &self.storage {
+            Storage::Array(a) => Some(a.shape()),
+            _ => None,
+        }
+    }
+
+    /// Whether a lookup gives a program a pointer to a value.
+    pub(crate) fn has_values(&self) -> bool {
+        matches!(
+            self.storage,
+            Storage::Array(_) | Storage::Hash(_) | Storage::Lpm(_)
+        )
+    }
+
+    /// Whether programs may write values.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.def.flags & BPF_F_RDONLY_PROG == 0
     }
 
     /// `bpf_map_update_elem` of a program on worker `cpu`.

@@ -112,6 +112,11 @@ impl Space {
         }
     }
 
+    /// The index that a map address stands for.
+    pub fn map_index(addr: u64) -> usize {
+        ((addr & !TAG) >> 8) as usize
+    }
+
     /// Number of maps known.
     pub fn map_count(&self) -> usize {
         self.maps.len()

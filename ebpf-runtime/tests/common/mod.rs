@@ -66,14 +66,21 @@ impl Rig {
     }
 
     pub fn of(elf: &[u8], program: Option<&str>) -> Rig {
+        Rig::on(EngineKind::Interp, elf, program)
+    }
+
+    pub fn on(engine: EngineKind, elf: &[u8], program: Option<&str>) -> Rig {
         let object = Object::parse(elf).unwrap();
         let loaded = Loader::new().cpus(4).load(&object).unwrap();
-        let instance = loaded
-            .program(program)
-            .unwrap()
-            .instance(EngineKind::Interp, 0)
-            .unwrap();
+        let instance = loaded.program(program).unwrap().instance(engine, 0).unwrap();
         Rig { loaded, instance }
+    }
+
+    /// A rig, with maps of its own, for each engine of this build.
+    pub fn each(elf: &[u8], program: Option<&str>) -> impl Iterator<Item = Rig> {
+        EngineKind::available()
+            .into_iter()
+            .map(move |engine| Rig::on(engine, elf, program))
     }
 
     pub fn map(&self, name: &str) -> &Arc<Map> {

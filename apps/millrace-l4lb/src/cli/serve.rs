@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use millrace::{App, AppHandle, PortSpec, QueueSel};
-use millrace_ebpf::{Loader, Object};
+use millrace_ebpf::{EngineKind, Loader, Object};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -95,7 +95,8 @@ fn load(app: &App, args: &Serve, limits: &Limits) -> Result<DataPlane, CliError>
     }
     let loaded = loader.load(&object)?;
     let program = loaded.program(None)?;
-    app.attach(PORT, QueueSel::All, &program, args.engine.into())?;
+    let engine = args.engine.map_or_else(EngineKind::default, EngineKind::from);
+    app.attach(PORT, QueueSel::All, &program, engine)?;
     app.programs().insert("l4lb", program);
     for (name, map) in &loaded.maps {
         app.maps().insert(name.clone(), map.clone());

@@ -8,6 +8,7 @@ pub mod tshark;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use millrace_ebpf::EngineKind;
 use millrace_l4lb::balancer::Balancer;
 use millrace_l4lb::config::Config;
 use millrace_l4lb::dataplane::{DataPlane, Tables};
@@ -29,11 +30,13 @@ pub trait Engine {
     fn run(&mut self, frame: &[u8]) -> (u32, Vec<u8>);
 }
 
-/// Runs a scenario in our runtime, and in the kernel where that is possible.
+/// Runs a scenario in our runtime, on each of its engines, and in the kernel where that is possible.
 pub fn everywhere(test: &str, scenario: impl Fn(&mut dyn Engine)) {
-    match runtime::Runtime::new() {
-        Ok(mut runtime) => scenario(&mut runtime),
-        Err(why) => println!("SKIP {test} (in our runtime): {why}"),
+    for engine in EngineKind::available() {
+        match runtime::Runtime::on(engine) {
+            Ok(mut runtime) => scenario(&mut runtime),
+            Err(why) => println!("SKIP {test} (in our runtime, {}): {why}", engine.name()),
+        }
     }
     match kernel::Kernel::new() {
         Ok(mut kernel) => scenario(&mut kernel),

@@ -16,7 +16,12 @@ pub struct Runtime {
 }
 
 impl Runtime {
+    /// On the default engine.
     pub fn new() -> Result<Runtime, LoadError> {
+        Runtime::on(EngineKind::default())
+    }
+
+    pub fn on(engine: EngineKind) -> Result<Runtime, LoadError> {
         let object = Object::parse(millrace_l4lb::OBJECT).expect("the program is an object");
         let loaded = match Loader::new()
             .cpus(1)
@@ -27,9 +32,7 @@ impl Runtime {
             other => other.expect("the program loads"),
         };
         let program = loaded.program(None).expect("there is one program");
-        let instance = program
-            .instance(EngineKind::Interp, 0)
-            .expect("the interpreter takes it");
+        let instance = program.instance(engine, 0).expect("the engine takes it");
         Ok(Runtime {
             instance,
             tables: Arc::new(RuntimeTables(loaded.maps)),

@@ -164,6 +164,15 @@ fn one(program: &Value) -> String {
         text(&program["section"]),
         words_of(&program["maps"])
     );
+    if let Some(micros) = program["compiled"]["microseconds"].as_u64() {
+        let _ = writeln!(
+            out,
+            "    {} instructions compiled in {:.1} ms to {} bytes",
+            program["instructions"],
+            micros as f64 / 1000.0,
+            program["compiled"]["bytes"]
+        );
+    }
     for at in rows(&program["attached"]) {
         let _ = writeln!(
             out,

@@ -6,6 +6,7 @@ use super::protocol::{
     Response,
 };
 use super::registry::ControlRegistry;
+use millrace_ebpf::EngineKind;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
@@ -417,7 +418,9 @@ fn send(stream: &UnixStream, response: &Response, limits: Limits) -> io::Result<
 
 /// What `version` answers, whatever the application.
 pub(crate) fn version(registry: &ControlRegistry) -> Value {
-    let mut features = vec!["interp"];
+    let mut features: Vec<_> = (EngineKind::available().into_iter())
+        .map(EngineKind::name)
+        .collect();
     if cfg!(feature = "hwloc") {
         features.push("hwloc");
     }

@@ -130,9 +130,13 @@ fn shown(app: &AppHandle, name: &str, loaded: &Loaded) -> Value {
         .map(|(port, queue, _, engine)| json!({"port": port, "queue": queue, "engine": engine.name()}))
         .collect();
     let program = &loaded.program;
+    // Absent until it was attached on the JIT.
+    let compiled = program
+        .compiled()
+        .map(|c| json!({"microseconds": c.time.as_micros() as u64, "bytes": c.bytes}));
     json!({
         "name": name, "function": program.name(), "section": program.section(), "frags": program.frags(),
         "maps": program.maps().iter().map(|map| map.name().to_string()).collect::<Vec<_>>(),
-        "attached": attached,
+        "attached": attached, "instructions": program.instructions(), "compiled": compiled,
     })
 }

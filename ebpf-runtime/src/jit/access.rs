@@ -1,0 +1,257 @@
+//! Loads, stores and atomic operations: bare where they are proven in bounds, else behind a check.
+
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{AtomicRmwOp, Block, BlockArg, InstBuilder, MemFlagsData, Type, Value, types};
+
+use super::function::Translator;
+use super::rt;
+use super::state::offset;
+use super::track::{Access, Place};
+use crate::insn::{self, Insn, atomic};
+
+fn int(len: i32) -> Type {
+    match len {
+        1 => types::I8,
+        2 => types::I16,
+        4 => types::I32,
+        _ => types::I64,
+    }
+}
+
+impl Translator<'_, '_> {
+    fn flags(&self, place: Place) -> MemFlagsData {
+        match place {
+            Place::Ctx => self.regions.vm,
+            Place::Stack => self.regions.stack,
+            Place::Value => self.regions.value,
+            Place::Packet => self.regions.packet,
+        }
+    }
+
+    fn widened(&mut self, value: Value, len: i32, signed: bool) -> Value {
+        match (len, signed) {
+            (8, _) => value,
+            (_, false) => self.b.ins().uextend(types::I64, value),
+            (_, true) => self.b.ins().sextend(types::I64, value),
+        }
+    }
+
+    fn narrowed(&mut self, value: Value, len: i32) -> Value {
+        if len == 8 {
+            value
+        } else {
+            self.b.ins().ireduce(int(len), value)
+        }
+    }
+
+    pub fn load(&mut self, insn: Insn, at: usize) {
+        let Some(access) = Access::of(insn) else {
+            return;
+        };
+        let signed = matches!(insn.code, 0x81 | 0x89 | 0x91);
+        let base = self.reg(insn.src);
+        let off = i32::from(insn.off);
+        let value = match self.env.facts.proven(at) {
+            Some(Place::Ctx) => self.field(off),
+            Some(place) => {
+                let flags = self.flags(place);
+                let value = self.b.ins().load(int(access.len), flags, base, off);
+                self.widened(value, access.len, signed)
+            }
+            None => self.checked_load(base, &access, off, signed, at),
+        };
+        self.set(insn.dst, value);
+    }
+
+    /// A field of `struct xdp_md`; the pointers are 64 bits wide here.
+    fn field(&mut self, off: i32) -> Value {
+        let buf = self.buf();
+        let (ty, at) = match off {
+            0 => (types::I64, offset::DATA),
+            4 => (types::I64, offset::DATA_END),
+            8 => (types::I64, offset::DATA_META),
+            12 => (types::I32, offset::INGRESS),
+            16 => (types::I32, offset::RX_QUEUE),
+            _ => (types::I32, offset::EGRESS),
+        };
+        let value = self.load_vm(ty, buf, at);
+        if ty == types::I64 {
+            value
+        } else {
+            self.b.ins().uextend(types::I64, value)
+        }
+    }
+
+    /// Goes to the first block when `len` bytes at `addr` lie in the frame, else to the second.
+    fn in_frame(&mut self, addr: Value, len: i32) -> (Block, Block) {
+        let buf = self.buf();
+        let meta = self.load_vm(types::I64, buf, offset::DATA_META);
+        let end = self.load_vm(types::I64, buf, offset::DATA_END);
+        let room = self.b.ins().isub(end, meta);
+        let off = self.b.ins().isub(addr, meta);
+        let starts = self.b.ins().icmp(IntCC::UnsignedLessThanOrEqual, off, room);
+        let rest = self.b.ins().isub(room, off);
+        let len = self.c(len.into());
+        let ends = self.b.ins().icmp(IntCC::UnsignedGreaterThanOrEqual, rest, len);
+        let inside = self.b.ins().band(starts, ends);
+        let (fast, slow) = (self.b.create_block(), self.cold());
+        self.b.ins().brif(inside, fast, &[], slow, &[]);
+        (fast, slow)
+    }
+
+    fn address(&mut self, base: Value, off: i32) -> Value {
+        let off = self.c(off.into());
+        self.b.ins().iadd(base, off)
+    }
+
+    fn checked_load(&mut self, base: Value, access: &Access, off: i32, signed: bool, at: usize) -> Value {
+        let addr = self.address(base, off);
+        let (fast, slow) = self.in_frame(addr, access.len);
+        let done = self.b.create_block();
+        let result = self.b.append_block_param(done, types::I64);
+
+        self.b.switch_to_block(slow);
+        let f = match access.len {
+            1 => rt::load::<1> as *const (),
+            2 => rt::load::<2> as *const (),
+            4 => rt::load::<4> as *const (),
+            _ => rt::load::<8> as *const (),
+        };
+        let [value, status] = self.call_rt(f, &[addr], 2);
+        self.checked(status, at);
+        let value = if signed {
+            let narrow = self.narrowed(value, access.len);
+            self.widened(narrow, access.len, true)
+        } else {
+            value
+        };
+        self.b.ins().jump(done, &[BlockArg::Value(value)]);
+
+        self.b.switch_to_block(fast);
+        let packet = self.regions.packet;
+        let value = self.b.ins().load(int(access.len), packet, addr, 0);
+        let value = self.widened(value, access.len, signed);
+        self.b.ins().jump(done, &[BlockArg::Value(value)]);
+        self.b.switch_to_block(done);
+        result
+    }
+
+    pub fn store(&mut self, insn: Insn, at: usize) {
+        let Some(access) = Access::of(insn) else {
+            return;
+        };
+        if access.atomic {
+            return self.atomic(insn, &access, at);
+        }
+        let value = match insn.class() {
+            insn::ST => self.c(insn.imm.into()),
+            _ => self.reg(insn.src),
+        };
+        let base = self.reg(insn.dst);
+        let off = i32::from(insn.off);
+        match self.env.facts.proven(at) {
+            Some(place) => {
+                let value = self.narrowed(value, access.len);
+                let flags = self.flags(place);
+                self.b.ins().store(flags, value, base, off);
+            }
+            None => self.checked_store(base, &access, off, value, at),
+        }
+    }
+
+    fn checked_store(&mut self, base: Value, access: &Access, off: i32, value: Value, at: usize) {
+        let addr = self.address(base, off);
+        let (fast, slow) = self.in_frame(addr, access.len);
+        let done = self.b.create_block();
+
+        self.b.switch_to_block(slow);
+        let f = match access.len {
+            1 => rt::store::<1> as *const (),
+            2 => rt::store::<2> as *const (),
+            4 => rt::store::<4> as *const (),
+            _ => rt::store::<8> as *const (),
+        };
+        let [_, status] = self.call_rt(f, &[addr, value], 2);
+        self.checked(status, at);
+        self.b.ins().jump(done, &[]);
+
+        self.b.switch_to_block(fast);
+        let value = self.narrowed(value, access.len);
+        let packet = self.regions.packet;
+        self.b.ins().store(packet, value, addr, 0);
+        self.b.ins().jump(done, &[]);
+        self.b.switch_to_block(done);
+    }
+
+    fn atomic(&mut self, insn: Insn, access: &Access, at: usize) {
+        let off = i32::from(insn.off);
+        let base = self.reg(access.base);
+        let addr = self.address(base, off);
+        let (source, expected) = (self.reg(insn.src), self.reg(0));
+        let old = match self.env.facts.proven(at) {
+            Some(place) => {
+                let flags = self.flags(place).with_aligned();
+                self.atomic_at(insn, access.len, flags, addr, source, expected)
+            }
+            None => {
+                let f = match access.len {
+                    1 => rt::atomic::<1> as *const (),
+                    2 => rt::atomic::<2> as *const (),
+                    4 => rt::atomic::<4> as *const (),
+                    _ => rt::atomic::<8> as *const (),
+                };
+                let op = self.c(insn.imm.into());
+                let [old, status] = self.call_rt(f, &[addr, op, source, expected], 2);
+                self.checked(status, at);
+                Some(old)
+            }
+        };
+        let to = match insn.imm {
+            atomic::CMPXCHG => 0,
+            atomic::LOAD_ACQUIRE => insn.dst,
+            op if op & atomic::FETCH != 0 => insn.src,
+            _ => return,
+        };
+        if let Some(old) = old {
+            self.set(to, old);
+        }
+    }
+
+    /// An atomic operation on memory that is there and aligned; gives what was there.
+    fn atomic_at(
+        &mut self,
+        insn: Insn,
+        len: i32,
+        flags: MemFlagsData,
+        addr: Value,
+        source: Value,
+        expected: Value,
+    ) -> Option<Value> {
+        let ty = int(len);
+        let value = self.narrowed(source, len);
+        let old = match insn.imm {
+            atomic::LOAD_ACQUIRE => self.b.ins().atomic_load(ty, flags, addr),
+            atomic::STORE_RELEASE => {
+                self.b.ins().atomic_store(flags, value, addr);
+                return None;
+            }
+            atomic::CMPXCHG => {
+                let expected = self.narrowed(expected, len);
+                self.b.ins().atomic_cas(flags, addr, expected, value)
+            }
+            op => {
+                let op = match op {
+                    atomic::XCHG => AtomicRmwOp::Xchg,
+                    op => match op & !atomic::FETCH {
+                        atomic::ADD => AtomicRmwOp::Add,
+                        atomic::OR => AtomicRmwOp::Or,
+                        atomic::AND => AtomicRmwOp::And,
+                        _ => AtomicRmwOp::Xor,
+                    },
+                };
+                self.b.ins().atomic_rmw(ty, flags, op, addr, value)
+            }
+        };
+        Some(self.widened(old, len, false))
+    }
+}

@@ -1,0 +1,237 @@
+//! The JIT: programs as machine code, by cranelift.
+//!
+//! ```text
+//! track     which accesses are certain to be in bounds, which calls have known arguments
+//! compile   one program: each function through `function`, `access`, `calls`, `alu`; linked, put into `code`
+//! function  instructions of one function to cranelift's form: blocks, jumps, calls, the loop over a batch
+//! state     what compiled code and the runtime share; rt: what compiled code calls
+//! ```
+//!
+//! The main program is compiled as a loop over the frames of a batch, so a batch is one call. An access that is not
+//! proven in bounds is compiled with a check; what the check does not recognise goes to the interpreter's own
+//! [`crate::mem::space::Space`], so a program does here what it would do there, or faults as it would there. Loops and
+//! calls take from an instruction budget, so every run ends.
+//!
+//! Code is made once for a program and shared by its workers. It lives in memory that is never writable and executable
+//! at a time, and is unmapped when the last instance and the program itself are gone.
+#![allow(unsafe_code)]
+
+mod access;
+mod alu;
+mod calls;
+mod code;
+mod compile;
+mod function;
+mod rt;
+mod state;
+mod track;
+
+use std::sync::Arc;
+
+use crate::interp::Core;
+use crate::mem::space::Space;
+use crate::program::{Body, Collection, Program};
+use crate::{Fault, FaultReport, InstanceStats, LoadError, Redirect, Verdict, XdpBuff};
+
+pub(crate) use code::executable_bytes;
+pub(crate) use compile::{Code, Slot};
+use state::{State, Unit};
+
+/// Why there is no JIT in this build: there is.
+pub(crate) const UNAVAILABLE: Option<&str> = None;
+
+/// Frames whose first bytes are fetched ahead of the one in work.
+const AHEAD: usize = 8;
+
+/// An engine instance.
+#[derive(Debug)]
+pub(crate) struct Jit {
+    state: Box<State>,
+    stats: InstanceStats,
+    unit: Arc<Unit>,
+    /// Maps that the units name; what lies above was found in maps of maps.
+    maps: usize,
+}
+
+impl Unit {
+    fn new(body: &Arc<Body>, collection: &Arc<Collection>, space: &mut Space) -> Result<Unit, LoadError> {
+        let code = compile::code(body, collection)?;
+        let maps = collection
+            .maps
+            .iter()
+            .map(|map| crate::mem::space::map_addr(space.add_map(map)))
+            .collect();
+        Ok(Unit {
+            body: body.clone(),
+            code,
+            maps,
+            _collection: collection.clone(),
+        })
+    }
+}
+
+impl Jit {
+    pub fn new(program: &Arc<Program>, worker: u32) -> Result<Jit, LoadError> {
+        let mut space = Space::new();
+        let unit = Arc::new(Unit::new(program.body(), program.collection(), &mut space)?);
+        let maps = space.map_count();
+        let core = Core::new(space, worker, program.id());
+        let state = Box::new(State {
+            buf: std::ptr::null_mut(),
+            left: 0,
+            maps: unit.maps.as_ptr(),
+            fp: core.space.frame_pointer(0),
+            top: core.space.frame_pointer(0),
+            worker: worker.into(),
+            gotos: 0,
+            faults: 0,
+            budget: 0,
+            fault_at: 0,
+            fault_body: 0,
+            access: (0, 0),
+            fault: Fault::None,
+            tail_calls: 0,
+            core,
+            units: vec![unit.clone()],
+        });
+        Ok(Jit {
+            state,
+            stats: InstanceStats::default(),
+            unit,
+            maps,
+        })
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> InstanceStats {
+        self.stats
+    }
+
+    /// State that helpers work on.
+    pub fn core(&mut self) -> &mut Core {
+        &mut self.state.core
+    }
+
+    /// Runs the program on each frame.
+    pub fn run_batch(&mut self, bufs: &mut [XdpBuff<'_>], verdicts: &mut [Verdict]) {
+        let n = bufs.len().min(verdicts.len());
+        let (bufs, verdicts) = (&mut bufs[..n], &mut verdicts[..n]);
+        self.begin();
+        if self.unit.code.simple() {
+            for buf in bufs.iter().take(AHEAD) {
+                fetch(buf);
+            }
+            let mut at = 0;
+            while at < n {
+                let end = (at + AHEAD).min(n);
+                for buf in bufs.iter().take(end + AHEAD).skip(end) {
+                    fetch(buf);
+                }
+                self.enter(&mut bufs[at..end], &mut verdicts[at..end]);
+                at = end;
+            }
+        } else {
+            for at in 0..n {
+                if let Some(next) = bufs.get(at + AHEAD) {
+                    fetch(next);
+                }
+                self.one(&mut bufs[at], &mut verdicts[at]);
+            }
+        }
+        self.end(n);
+    }
+
+    /// Runs the program on one frame.
+    pub fn run_one(&mut self, buf: &mut XdpBuff<'_>) -> Verdict {
+        let mut verdict = Verdict::default();
+        self.begin();
+        if self.unit.code.simple() {
+            self.enter(std::slice::from_mut(buf), std::slice::from_mut(&mut verdict));
+        } else {
+            self.one(buf, &mut verdict);
+        }
+        self.end(1);
+        verdict
+    }
+
+    fn begin(&mut self) {
+        let state = &mut *self.state;
+        state.budget = i64::try_from(state.core.budget).unwrap_or(i64::MAX);
+    }
+
+    fn end(&mut self, runs: usize) {
+        self.stats.runs += runs as u64;
+        self.stats.faults += std::mem::take(&mut self.state.faults);
+        self.state.buf = std::ptr::null_mut();
+    }
+
+    /// A run that may leave something behind: a redirect, a reserved record, a lock, maps of a map.
+    fn one(&mut self, buf: &mut XdpBuff<'_>, verdict: &mut Verdict) {
+        let state = &mut *self.state;
+        state.core.redirect = Redirect::default();
+        state.core.space.truncate_maps(self.maps);
+        state.tail_calls = 0;
+        state.maps = self.unit.maps.as_ptr();
+        self.enter(std::slice::from_mut(buf), std::slice::from_mut(verdict));
+        let state = &mut *self.state;
+        if verdict.fault == Fault::None {
+            verdict.redirect = state.core.redirect;
+        }
+        crate::helpers::release(&mut state.core, buf);
+        if state.units.len() > 1 {
+            // Units that tail calls brought named their maps after those of this one.
+            let named = |u: &Arc<Unit>| u.maps.iter().map(|m| Space::map_index(*m) + 1).max().unwrap_or(0);
+            self.maps = state.units.iter().map(named).max().unwrap_or(0).max(self.maps);
+        }
+    }
+
+    #[inline]
+    fn enter(&mut self, bufs: &mut [XdpBuff<'_>], verdicts: &mut [Verdict]) {
+        let entry = self.unit.code.batch();
+        let state: *mut State = &mut *self.state;
+        // SAFETY: `state` is a live state made for this code (its unit owns the code); `bufs` and `verdicts` are borrowed
+        // exclusively over the call and have the count given; code and runtime use the frames only until it returns.
+        // r10 is the top of the state's own stack.
+        unsafe {
+            let fp = (*state).top;
+            (*state).fp = fp;
+            entry(
+                state,
+                bufs.as_mut_ptr().cast(),
+                verdicts.as_mut_ptr(),
+                bufs.len() as u64,
+                fp,
+            );
+        }
+    }
+
+    /// The last fault in words.
+    pub fn last_fault(&self) -> Option<FaultReport> {
+        let state = &*self.state;
+        let unit = state.units.iter().find(|u| u.body.id == state.fault_body)?;
+        let insn = state.fault_at as usize;
+        // A helper's own accesses are not what the person asks about.
+        let access = unit.body.insns.get(insn).and_then(|i| track::Access::of(*i));
+        let (addr, len) = access.map_or((0, 0), |_| state.access);
+        Some(FaultReport {
+            fault: state.fault,
+            program: unit.body.name.clone(),
+            insn,
+            line: unit.body.line(insn),
+            addr,
+            len,
+        })
+    }
+}
+
+/// Asks for a frame's first bytes before the program does.
+#[inline(always)]
+fn fetch(buf: &XdpBuff<'_>) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint; it never faults.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(buf.data.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = buf;
+}
