@@ -1,5 +1,6 @@
 # Sourced by the guest's init before a suite's scenarios. A scenario is a function `scenario_NAME`; it fails by calling
-# `fail REASON` (in the function itself, not in a pipe or subshell) and skips by calling `skip REASON`.
+# `fail REASON` (in the function itself, not in a pipe or subshell) and skips by calling `skip REASON`. The comment
+# `# compat: FEATURE` above it gives it a row in the compatibility matrix.
 PEER4=10.55.0.1
 PEER6=fd55::1
 SELF4=10.55.0.2
@@ -17,6 +18,28 @@ wait_for() {
         _tries=$((_tries - 1))
     done
     return 1
+}
+
+# ask WORDS...: a request to the helper at the far end of the wire; its answer is in $ANSWER. Not in a subshell.
+ask() {
+    if [ -z "$_asked" ]; then
+        stty -F /dev/ttyS1 raw -echo || { ANSWER="no second serial line"; return 1; }
+        exec 3<> /dev/ttyS1
+        _asked=1
+    fi
+    echo "$*" >&3
+    _status=; ANSWER=
+    read -t 30 -r _status ANSWER <&3
+    [ "$_status" = ok ] && return 0
+    ANSWER="the far end says '$_status $ANSWER' to '$1'"
+    return 1
+}
+
+# counted NAME...: what the model counted under these names since it was last asked for them is in $COUNTED.
+counted() {
+    ask model "$@" || { fail "$ANSWER"; return 1; }
+    COUNTED=$(echo "$ANSWER $_counted" | awk -v n=$# '{ for (i = 1; i <= n; i++) printf "%s%d", (i == 1 ? "" : " "), $i - $(n + i) }')
+    _counted=$ANSWER
 }
 
 run_all() {

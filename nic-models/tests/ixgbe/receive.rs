@@ -324,6 +324,7 @@ fn vlan_tags_are_stripped_where_the_queue_says_so() {
     assert_eq!(got[1].0, plain, "stripped");
     assert_ne!(got[1].1.status_error & status::VP, 0);
     assert_eq!(got[1].1.vlan, 0xa123);
+    assert_eq!(rig.counter("rx_stripped"), 1);
     assert_eq!(got[2].1.status_error & status::VP, 0);
     assert_ne!(got[1].1.status_error & status::L4CS, 0);
 }

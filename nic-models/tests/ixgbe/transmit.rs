@@ -190,6 +190,7 @@ fn checksums_are_inserted_for_ipv4_and_ipv6_and_tcp_udp_and_sctp() {
         let sent = rig.sent();
         assert_eq!(sent.len(), 1);
         assert_good(&sent[0]);
+        assert_eq!(rig.counter("tx_checksummed"), 1);
     }
 }
 
@@ -221,6 +222,7 @@ fn vlan_tags_are_inserted_from_the_context_and_from_legacy_descriptors() {
         ],
     );
     assert_eq!(rig.sent(), [tagged.clone(), tagged]);
+    assert_eq!((rig.counter("tx_tagged"), rig.counter("tx_checksummed")), (2, 0));
 }
 
 #[test]
@@ -329,6 +331,7 @@ fn tso_cuts_ipv6_and_inserts_tags() {
     segment(&mut rig, &big, 40, tucmd::L4T_TCP, 20, 1000, Some(77));
     let sent = rig.sent();
     assert_eq!(sent.len(), 10);
+    assert_eq!((rig.counter("tx_tagged"), rig.counter("tx_segmented")), (1, 1));
     for frame in &sent {
         let p = packet::parse(frame);
         assert_eq!(p.tags().first().map(|tag| tag.tci), Some(77));

@@ -1,12 +1,16 @@
 //! Boots guests whose drivers nobody here wrote on our device models and reports every scenario by name.
 
 use clap::Parser;
+use millrace_nic_models::device::registry::parse_mac;
 use millrace_tests::guest::LabError;
+use millrace_tests::guest::compat::{self, Matrix};
 use millrace_tests::guest::fetch::{Cache, Series};
-use millrace_tests::guest::qemu::{self, Outcome};
+use millrace_tests::guest::line::{self, Ends};
+use millrace_tests::guest::qemu::{self, Outcome, Report};
 use millrace_tests::guest::scenario::Suite;
 use millrace_tests::guest::suites;
 use millrace_tests::netns;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Runs unmodified third-party drivers on the device models, in QEMU guests.
@@ -28,6 +32,30 @@ struct Args {
     /// Run the long variants too.
     #[arg(long)]
     soak: bool,
+    /// Write what was seen to docs/compat-nics.md, rather than hold it against what stands there. What was not run keeps
+    /// what it had.
+    #[arg(long)]
+    write_compat: bool,
+    #[command(subcommand)]
+    helper: Option<Helper>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Helper {
+    /// The far end of a guest's wire; started by the lab itself, in the peer's namespace
+    #[command(hide = true)]
+    FarEnd {
+        #[arg(long)]
+        socket: PathBuf,
+        #[arg(long)]
+        interface: String,
+        #[arg(long, value_parser = parse_mac)]
+        mac: [u8; 6],
+        #[arg(long, value_parser = parse_mac)]
+        guest_mac: [u8; 6],
+        #[arg(long)]
+        model_log: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -42,38 +70,91 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<u32, LabError> {
+    if let Some(Helper::FarEnd {
+        socket,
+        interface,
+        mac,
+        guest_mac,
+        model_log,
+    }) = &args.helper
+    {
+        let ends = Ends {
+            interface: interface.clone(),
+            macs: (*mac, *guest_mac),
+            model_log: model_log.clone(),
+        };
+        line::serve(socket, &ends)?;
+        return Ok(0);
+    }
     let kernels = kernels(&args.kernels)?;
     let mut suites = suites::all(&kernels, args.soak, args.only.as_deref());
     if let Some(driver) = &args.driver {
         suites.retain(|suite| suite.driver == driver);
     }
+    if suites.is_empty() {
+        return Err(LabError::Malformed(
+            "no scenario of that driver has that in its name; leave --only and --driver out to see them all"
+                .into(),
+        ));
+    }
+    let committed = match Matrix::read() {
+        Ok(matrix) => matrix,
+        Err(_) if args.write_compat => Matrix::default(),
+        Err(e) => return Err(e),
+    };
+    let mut seen = Matrix::of(&suites::all(&Series::ALL, true, None));
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    let mut report = |label: &str, outcome: &Outcome| match outcome {
-        Outcome::Pass => {
-            passed += 1;
-            println!("test {label} ... ok");
-        }
-        Outcome::Fail(reason) => {
-            failed += 1;
-            println!("test {label} ... FAILED: {reason}");
-        }
-        Outcome::Skip(reason) => {
-            skipped += 1;
-            println!("SKIP {label}: {reason}");
+    let mut report = |suite: &Suite, name: &str, outcome: &Outcome| {
+        let label = suite.label(name);
+        let judged = if args.write_compat {
+            Ok(false)
+        } else {
+            committed.judge(suite, name, outcome)
+        };
+        match (outcome, &judged) {
+            (Outcome::Pass, Ok(_)) => {
+                passed += 1;
+                println!("test {label} ... ok");
+            }
+            (Outcome::Pass, Err(why)) => {
+                failed += 1;
+                println!("test {label} ... FAILED: it works, but {why}");
+            }
+            (Outcome::Fail(reason), Ok(true)) => {
+                passed += 1;
+                println!("test {label} ... fails, as docs/compat-nics.md says: {reason}");
+            }
+            (Outcome::Fail(reason), _) => {
+                failed += 1;
+                println!("test {label} ... FAILED: {reason}");
+            }
+            (Outcome::Skip(reason), _) => {
+                skipped += 1;
+                println!("SKIP {label}: {reason}");
+            }
         }
     };
     for suite in &suites {
-        match run_suite(suite, &mut report) {
+        let run = run_suite(suite, &mut |r| {
+            seen.record(suite, &r.name, &r.outcome);
+            report(suite, &r.name, &r.outcome);
+        });
+        match run {
             Ok(()) => {}
             Err(LabError::Unavailable(reason)) => {
                 for scenario in &suite.scenarios {
-                    report(&suite.label(&scenario.name), &Outcome::Skip(reason.clone()));
+                    report(suite, &scenario.name, &Outcome::Skip(reason.clone()));
                 }
             }
-            Err(e) => report(&suite.label("lab"), &Outcome::Fail(e.to_string())),
+            Err(e) => report(suite, "lab", &Outcome::Fail(e.to_string())),
         }
     }
     println!("{passed} passed, {failed} failed, {skipped} skipped");
+    if args.write_compat {
+        seen.keep(&committed);
+        std::fs::write(compat::path(), seen.render()).map_err(LabError::io("writing the matrix"))?;
+        println!("wrote docs/compat-nics.md");
+    }
     Ok(failed)
 }
 
@@ -95,7 +176,7 @@ fn kernels(names: &[String]) -> Result<Vec<Series>, LabError> {
         .collect()
 }
 
-fn run_suite(suite: &Suite, report: &mut impl FnMut(&str, &Outcome)) -> Result<(), LabError> {
+fn run_suite(suite: &Suite, seen: &mut impl FnMut(Report)) -> Result<(), LabError> {
     netns::available().map_err(LabError::Unavailable)?;
     let cache = Cache::open()?;
     cache.ensure_tools()?;
@@ -105,5 +186,5 @@ fn run_suite(suite: &Suite, report: &mut impl FnMut(&str, &Outcome)) -> Result<(
         .join("logs")
         .join(format!("{}-{}-{}", suite.driver, suite.version, suite.setup));
     std::fs::create_dir_all(&dir).map_err(LabError::io("making the log folder"))?;
-    suite.run(&cache, &dir, |r| report(&suite.label(&r.name), &r.outcome))
+    suite.run(&cache, &dir, seen)
 }

@@ -110,9 +110,11 @@ impl Cache {
         let dir = self.root.join(&tree);
         let lock = self.lock()?;
         if !dir.join(".complete").exists() {
-            self.update()?;
             let meta = format!("linux-image-amd64/{}", series.suite());
-            let out = self.apt("apt-cache", &["depends", &meta])?;
+            self.update().map_err(missing(&[&meta]))?;
+            let out = self
+                .apt("apt-cache", &["depends", &meta])
+                .map_err(missing(&[&meta]))?;
             let text = String::from_utf8_lossy(&out.stdout).into_owned();
             let package = text
                 .lines()
@@ -144,6 +146,26 @@ impl Cache {
         })
     }
 
+    /// The ethtool that was released with a kernel: a newer one sets fields of a request that an older kernel refuses as
+    /// reserved (6.14's `-X` on 6.1). Its libraries are those of the tools' tree.
+    pub fn ethtool(&self, series: Series) -> Result<PathBuf, LabError> {
+        let tree = format!("ethtool-{}", series.name());
+        let dir = self.root.join(&tree);
+        {
+            let _lock = self.lock()?;
+            if !dir.join(".complete").exists() {
+                let package = format!("ethtool/{}", series.suite());
+                self.update().map_err(missing(&[&package]))?;
+                self.download_only(&tree, &[&package])?;
+            }
+        }
+        ["usr/sbin/ethtool", "sbin/ethtool"]
+            .into_iter()
+            .map(|p| dir.join(p))
+            .find(|p| p.is_file())
+            .ok_or_else(|| LabError::Malformed("the fetched ethtool has no binary".into()))
+    }
+
     /// Makes sure that packages and all they need are unpacked in a tree of their own.
     pub fn ensure(&self, tree: &str, packages: &[&str], target: Option<&str>) -> Result<(), LabError> {
         if self.root.join(tree).join(".complete").exists() {
@@ -153,7 +175,7 @@ impl Cache {
         if self.root.join(tree).join(".complete").exists() {
             return Ok(());
         }
-        self.update()?;
+        self.update().map_err(missing(packages))?;
         let mut args = vec!["-y", "-q", "--download-only", "install"];
         if let Some(t) = target {
             args.extend(["-t", t]);
@@ -162,7 +184,7 @@ impl Cache {
         let archives = self.archives();
         self.clean_archives()?;
         eprintln!("guest lab: fetching {} and what they need", packages.join(", "));
-        self.apt("apt-get", &args)?;
+        self.apt("apt-get", &args).map_err(missing(packages))?;
         self.unpack(tree, &archives)
     }
 
@@ -178,7 +200,7 @@ impl Cache {
             .args(&args)
             .current_dir(&archives)
             .output();
-        checked("apt-get download", out)?;
+        checked("apt-get download", out).map_err(missing(packages))?;
         self.unpack(tree, &archives)
     }
 
@@ -344,6 +366,16 @@ fn host_mirror() -> Result<String, LabError> {
     Err(LabError::Unavailable(
         "this machine's apt has no Debian mirror configured, so QEMU and kernels cannot be fetched".into(),
     ))
+}
+
+/// Says what cannot be had.
+fn missing<'a>(packages: &'a [&str]) -> impl FnOnce(LabError) -> LabError + 'a {
+    |error| match error {
+        LabError::Unavailable(why) => {
+            LabError::Unavailable(format!("cannot fetch {}: {why}", packages.join(", ")))
+        }
+        other => other,
+    }
 }
 
 fn checked(what: &str, out: std::io::Result<Output>) -> Result<Output, LabError> {

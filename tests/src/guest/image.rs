@@ -100,7 +100,7 @@ impl Image {
         self.program_as(tree, path, path)
     }
 
-    /// The same, at another path in the guest.
+    /// The same, at another path in the guest; an absolute `path` names a program outside of the tree.
     pub fn program_as(&mut self, tree: &Path, path: &str, guest: &str) -> Result<(), LabError> {
         let host = tree.join(path);
         self.add_host_file(&host, guest, 0o755)?;

@@ -3,14 +3,17 @@
 //! [`fetch`] brings QEMU, kernels and tools into a cache folder with apt, installing nothing on the host; [`image`]
 //! makes an initramfs of them ([`cpio`], [`kmod`]); [`qemu`] boots it with a `nic-model` attached over vfio-user and
 //! reads the results, one line a scenario, from the serial line. [`scenario`] is what each boot runs, [`linux`] the
-//! suites for Linux's own drivers, [`vfio`] those for ours on the kernel's VFIO ([`binaries`]: programs of this workspace in a
-//! guest; [`talk`]: what a guest asks the host), [`suites`] the list of all.
+//! suites for Linux's own drivers, helped by [`line`] from the far end of the wire, [`vfio`] those for ours on the kernel's
+//! VFIO ([`binaries`]: programs of this workspace in a guest; [`talk`]: what a guest asks the host), [`suites`] the list of
+//! all. [`compat`] is the matrix of what works.
 
 pub mod binaries;
+pub mod compat;
 pub mod cpio;
 pub mod fetch;
 pub mod image;
 pub mod kmod;
+pub mod line;
 pub mod linux;
 pub mod model;
 pub mod qemu;

@@ -92,6 +92,32 @@ impl Peer {
         Ok(hashes)
     }
 
+    /// Starts the helper that a guest talks to over its second serial line; returns the socket to connect that to. It
+    /// ends with the peer.
+    pub fn help(&mut self, guest_mac: &str, model: &Model, dir: &Path) -> Result<PathBuf, LabError> {
+        let socket = dir.join("line.sock");
+        let _ = std::fs::remove_file(&socket);
+        let exe = std::env::current_exe().map_err(LabError::io("finding this program"))?;
+        let log =
+            std::fs::File::create(dir.join("line.log")).map_err(LabError::io("making the helper's log"))?;
+        let mut command = self.ns.command(&exe.to_string_lossy());
+        command.arg("far-end").arg("--socket").arg(&socket);
+        command.args(["--interface", "peer", "--mac", PEER_MAC, "--guest-mac", guest_mac]);
+        command.arg("--model-log").arg(&model.log);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let process = Process::spawn("the far end's helper", command)
+            .map_err(LabError::io("starting the far end's helper"))?;
+        self.services.push(process);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !socket.exists() {
+            if Instant::now() > deadline {
+                return Err(LabError::Malformed("the far end's helper did not come up".into()));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(socket)
+    }
+
     fn service(&mut self, busybox: &Path, port: usize, handler: &[&str]) -> Result<(), LabError> {
         let mut command = self.ns.command(&busybox.to_string_lossy());
         command

@@ -54,6 +54,8 @@ pub struct Staged {
     pub iommu: bool,
     /// Added to the kernel's command line.
     pub cmdline: &'static str,
+    /// Processors.
+    pub cpus: u32,
     /// Memory in MiB.
     pub memory: u32,
     /// A folder the guest may mount read-only over 9p under the tag `share`.
@@ -102,6 +104,7 @@ impl Suite {
             sockets: &staged.sockets,
             iommu: staged.iommu,
             cmdline: staged.cmdline,
+            cpus: staged.cpus,
             memory: staged.memory,
             share: staged.share.as_deref(),
             line: staged.line.as_deref(),

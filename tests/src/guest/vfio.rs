@@ -99,6 +99,7 @@ fn stage(suite: &Suite, cache: &Cache, dir: &Path) -> Result<Staged, LabError> {
         iommu: true,
         // The check that the timer interrupts in time fails, with a panic, where the host is busy.
         cmdline: "no_timer_check",
+        cpus: 2,
         memory: 1024,
         share: None,
         line: Some(line.socket.clone()),

@@ -28,6 +28,14 @@ const LINK_POLL_IDLE: Duration = Duration::from_millis(200);
 pub(super) struct Counters {
     pub rx_frames: u64,
     pub tx_frames: u64,
+    /// Frames whose VLAN tag was stripped.
+    pub rx_stripped: u64,
+    /// Frames that software gave for segmentation, before it.
+    pub tx_segmented: u64,
+    /// Frames, not for segmentation, with a checksum inserted.
+    pub tx_checksummed: u64,
+    /// Frames that software gave with a VLAN tag to insert.
+    pub tx_tagged: u64,
     pub rx_faults: u64,
     pub tx_faults: u64,
     pub rx_no_descriptor: u64,
@@ -382,6 +390,10 @@ impl Core {
         vec![
             ("rx_frames", c.rx_frames),
             ("tx_frames", c.tx_frames),
+            ("rx_stripped", c.rx_stripped),
+            ("tx_segmented", c.tx_segmented),
+            ("tx_checksummed", c.tx_checksummed),
+            ("tx_tagged", c.tx_tagged),
             ("rx_dma_faults", c.rx_faults),
             ("tx_dma_faults", c.tx_faults),
             ("rx_no_descriptor", c.rx_no_descriptor),

@@ -260,9 +260,11 @@ impl Core {
             wb.vlan = tag.tci;
         }
         // With the tag stripped the frame is two pieces: the addresses and what follows the tag.
-        let (head, body) = match tag {
-            Some(_) if queue.strip_vlan && frame.len() >= 18 => (&frame[..12], &frame[16..]),
-            _ => frame.split_at(0),
+        let strip = tag.is_some() && queue.strip_vlan && frame.len() >= 18;
+        let (head, body) = if strip {
+            (&frame[..12], &frame[16..])
+        } else {
+            frame.split_at(0)
         };
         let needed = (head.len() + body.len()).div_ceil(queue.buffer) as u32;
         if queue.ring.available() < needed {
@@ -279,6 +281,7 @@ impl Core {
                 queue.ring.advance(needed);
                 self.rx_touched |= 1 << q;
                 self.counters.rx_frames += 1;
+                self.counters.rx_stripped += u64::from(strip);
                 stats::rx_delivered(&mut self.file, frame, queue.counter);
             }
             Err(fault) => self.rx_fault(q, fault),

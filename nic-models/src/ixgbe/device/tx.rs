@@ -161,11 +161,13 @@ impl Core {
                 if last_command & cmd::IC != 0 {
                     let (start, offset) = (usize::from(legacy.css), usize::from(legacy.cso));
                     legacy_checksum(frame, start, offset).ok_or(Malformed::Checksum)?;
+                    self.counters.tx_checksummed += 1;
                 }
                 let tag = (last_command & cmd::VLE != 0).then_some(Tag {
                     tpid,
                     tci: legacy.vlan,
                 });
+                self.counters.tx_tagged += u64::from(tag.is_some());
                 self.send_buffer(wire, &mut queue.buf[..end], tag, counter);
             }
             First::Advanced(data) => {
@@ -174,7 +176,9 @@ impl Core {
                     tpid,
                     tci: context.vlan,
                 });
+                self.counters.tx_tagged += u64::from(tag.is_some());
                 if data.cmd & cmd::TSE != 0 {
+                    self.counters.tx_segmented += 1;
                     return self.send_segments(
                         wire,
                         &queue.buf[HEADROOM..end],
@@ -185,6 +189,7 @@ impl Core {
                     );
                 }
                 checksums(&mut queue.buf[HEADROOM..end], &data, &context)?;
+                self.counters.tx_checksummed += u64::from(data.popts & (popts::IXSM | popts::TXSM) != 0);
                 self.send_buffer(wire, &mut queue.buf[..end], tag, counter);
             }
         }
