@@ -3,15 +3,17 @@
 use clap::Parser;
 use millrace_nic_models::device::registry::parse_mac;
 use millrace_tests::guest::LabError;
-use millrace_tests::guest::compat::{self, Matrix};
 use millrace_tests::guest::fetch::{Cache, Series};
 use millrace_tests::guest::line::{self, Ends};
-use millrace_tests::guest::qemu::{self, Outcome, Report};
+use millrace_tests::guest::qemu::{self, Report};
 use millrace_tests::guest::scenario::Suite;
 use millrace_tests::guest::suites;
+use millrace_tests::guest::tally::Tally;
 use millrace_tests::netns;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// Runs unmodified third-party drivers on the device models, in QEMU guests.
 ///
@@ -29,6 +31,9 @@ struct Args {
     /// Run only the scenarios whose names contain this; the port's bring-up always runs.
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
+    /// How many guests run at a time; each keeps a good processor busy.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
+    jobs: u8,
     /// Run the long variants too.
     #[arg(long)]
     soak: bool,
@@ -97,65 +102,26 @@ fn run(args: &Args) -> Result<u32, LabError> {
                 .into(),
         ));
     }
-    let committed = match Matrix::read() {
-        Ok(matrix) => matrix,
-        Err(_) if args.write_compat => Matrix::default(),
-        Err(e) => return Err(e),
-    };
-    let mut seen = Matrix::of(&suites::all(&Series::ALL, true, None));
-    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
-    let mut report = |suite: &Suite, name: &str, outcome: &Outcome| {
-        let label = suite.label(name);
-        let judged = if args.write_compat {
-            Ok(false)
-        } else {
-            committed.judge(suite, name, outcome)
-        };
-        match (outcome, &judged) {
-            (Outcome::Pass, Ok(_)) => {
-                passed += 1;
-                println!("test {label} ... ok");
-            }
-            (Outcome::Pass, Err(why)) => {
-                failed += 1;
-                println!("test {label} ... FAILED: it works, but {why}");
-            }
-            (Outcome::Fail(reason), Ok(true)) => {
-                passed += 1;
-                println!("test {label} ... fails, as docs/compat-nics.md says: {reason}");
-            }
-            (Outcome::Fail(reason), _) => {
-                failed += 1;
-                println!("test {label} ... FAILED: {reason}");
-            }
-            (Outcome::Skip(reason), _) => {
-                skipped += 1;
-                println!("SKIP {label}: {reason}");
-            }
-        }
-    };
-    for suite in &suites {
-        let run = run_suite(suite, &mut |r| {
-            seen.record(suite, &r.name, &r.outcome);
-            report(suite, &r.name, &r.outcome);
-        });
-        match run {
-            Ok(()) => {}
-            Err(LabError::Unavailable(reason)) => {
-                for scenario in &suite.scenarios {
-                    report(suite, &scenario.name, &Outcome::Skip(reason.clone()));
+    let tally = Mutex::new(Tally::new(args.write_compat)?);
+    // Nothing panics with the tally in its hands; if something did, what is in it is still what was seen.
+    let tallied = || tally.lock().unwrap_or_else(PoisonError::into_inner);
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..args.jobs {
+            scope.spawn(|| {
+                while let Some(suite) = suites.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let seen = |r: Report| tallied().tried(suite, &r.name, &r.outcome);
+                    if let Err(error) = run_suite(suite, seen) {
+                        tallied().not_run(suite, &error);
+                    }
                 }
-            }
-            Err(e) => report(suite, "lab", &Outcome::Fail(e.to_string())),
+            });
         }
-    }
-    println!("{passed} passed, {failed} failed, {skipped} skipped");
-    if args.write_compat {
-        seen.keep(&committed);
-        std::fs::write(compat::path(), seen.render()).map_err(LabError::io("writing the matrix"))?;
-        println!("wrote docs/compat-nics.md");
-    }
-    Ok(failed)
+    });
+    tally
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+        .finish()
 }
 
 /// The kernel series that were asked for, or all.
@@ -176,7 +142,7 @@ fn kernels(names: &[String]) -> Result<Vec<Series>, LabError> {
         .collect()
 }
 
-fn run_suite(suite: &Suite, seen: &mut impl FnMut(Report)) -> Result<(), LabError> {
+fn run_suite(suite: &Suite, seen: impl FnMut(Report)) -> Result<(), LabError> {
     netns::available().map_err(LabError::Unavailable)?;
     let cache = Cache::open()?;
     cache.ensure_tools()?;

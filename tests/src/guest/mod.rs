@@ -5,7 +5,7 @@
 //! reads the results, one line a scenario, from the serial line. [`scenario`] is what each boot runs, [`linux`] the
 //! suites for Linux's own drivers, helped by [`line`] from the far end of the wire, [`vfio`] those for ours on the kernel's
 //! VFIO ([`binaries`]: programs of this workspace in a guest; [`talk`]: what a guest asks the host), [`suites`] the list of
-//! all. [`compat`] is the matrix of what works.
+//! all. [`tally`] reports, and holds what was seen against [`compat`], the matrix of what works.
 
 pub mod binaries;
 pub mod compat;
@@ -20,6 +20,7 @@ pub mod qemu;
 pub mod scenario;
 pub mod suites;
 pub mod talk;
+pub mod tally;
 pub mod vfio;
 
 /// What can go wrong before a scenario can be judged.
