@@ -149,6 +149,15 @@ impl Program {
             .map_err(|refusal| LoadError::Refused(refusal.clone()))
     }
 
+    /// The verifier's proof, if it was asked and accepted the program.
+    #[cfg_attr(
+        not(all(feature = "jit", target_arch = "x86_64")),
+        expect(dead_code, reason = "for the JIT")
+    )]
+    pub(crate) fn proof(&self) -> Option<&Verified> {
+        self.verified.get()?.as_deref().ok()
+    }
+
     pub(crate) fn body(&self) -> &Arc<Body> {
         &self.body
     }

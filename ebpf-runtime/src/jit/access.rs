@@ -21,10 +21,10 @@ fn int(len: i32) -> Type {
 impl Translator<'_, '_> {
     fn flags(&self, place: Place) -> MemFlagsData {
         match place {
-            Place::Ctx => self.regions.vm,
+            Place::Ctx(_) => self.regions.vm,
             Place::Stack => self.regions.stack,
             Place::Value => self.regions.value,
-            Place::Packet => self.regions.packet,
+            Place::Packet | Place::Mixed => self.regions.packet,
         }
     }
 
@@ -52,7 +52,7 @@ impl Translator<'_, '_> {
         let base = self.reg(insn.src);
         let off = i32::from(insn.off);
         let value = match self.env.facts.proven(at) {
-            Some(Place::Ctx) => self.field(off),
+            Some(Place::Ctx(field)) => self.field(field),
             Some(place) => {
                 let flags = self.flags(place);
                 let value = self.b.ins().load(int(access.len), flags, base, off);

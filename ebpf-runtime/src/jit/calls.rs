@@ -147,9 +147,9 @@ impl Translator<'_, '_> {
         let key = self.reg(2);
         let flags = match place {
             Place::Stack => self.regions.stack,
-            Place::Packet => self.regions.packet,
+            Place::Packet | Place::Mixed => self.regions.packet,
             Place::Value => self.regions.value,
-            Place::Ctx => self.regions.vm,
+            Place::Ctx(_) => self.regions.vm,
         };
         let index = self.b.ins().load(types::I32, flags, key, 0);
         let index = self.b.ins().uextend(types::I64, index);

@@ -21,6 +21,7 @@ use crate::insn::{self, Insn};
 use crate::maps::MapType;
 use crate::mem::space::FRAMES;
 use crate::program::{Body, Collection};
+use crate::verifier::Verified;
 
 /// Where a program keeps its code once it is compiled.
 #[derive(Debug, Default)]
@@ -83,11 +84,15 @@ impl Code {
     }
 }
 
-/// The code of a program, compiled on first use.
-pub(super) fn code(body: &Body, collection: &Collection) -> Result<Arc<Code>, LoadError> {
+/// The code of a program, compiled on first use; `verified` is the proof that accesses need no checks.
+pub(super) fn code(
+    body: &Body,
+    collection: &Collection,
+    verified: Option<&Verified>,
+) -> Result<Arc<Code>, LoadError> {
     body.jit
         .0
-        .get_or_init(|| compile(body, collection).map(Arc::new))
+        .get_or_init(|| compile(body, collection, verified).map(Arc::new))
         .clone()
 }
 
@@ -138,15 +143,19 @@ fn target() -> Result<OwnedTargetIsa, LoadError> {
         .map_err(|e| fail(e.to_string()))
 }
 
-fn compile(body: &Body, collection: &Collection) -> Result<Code, LoadError> {
+fn compile(body: &Body, collection: &Collection, verified: Option<&Verified>) -> Result<Code, LoadError> {
     let begun = Instant::now();
+    let mut facts = track::track(body, collection);
+    if let Some(verified) = verified {
+        facts.prove(verified, body);
+    }
     let isa = target()?;
     let calls = Calls::of(body);
     let table = Box::new(Table::default());
     let env = Env {
         body,
         collection,
-        facts: track::track(body, collection),
+        facts,
         checks_depth: calls.depth.is_none(),
         budget: calls.repeats,
         table: &*table,

@@ -37,7 +37,8 @@ pub(super) struct Regions {
 }
 
 impl Regions {
-    fn new(func: &mut ir::Function) -> Regions {
+    /// Unless accesses are all told apart, the program's memory is one region.
+    fn new(func: &mut ir::Function, told_apart: bool) -> Regions {
         let mut region = |user_id, description: &'static str| {
             let region = func.dfg.alias_regions.insert(AliasRegionData {
                 user_id,
@@ -45,11 +46,17 @@ impl Regions {
             });
             MemFlagsData::new().with_notrap().with_alias_region(Some(region))
         };
+        let vm = region(1, "state").with_aligned();
+        let packet = region(2, "frame");
+        let (stack, value) = match told_apart {
+            true => (region(3, "stack"), region(4, "map value")),
+            false => (packet, packet),
+        };
         Regions {
-            vm: region(1, "state").with_aligned(),
-            stack: region(2, "stack"),
-            packet: region(3, "packet"),
-            value: region(4, "map value"),
+            vm,
+            stack,
+            packet,
+            value,
         }
     }
 }
@@ -67,7 +74,7 @@ pub(super) fn translate(
         Form::Batch => compile::signature(env.conv, 5, 2),
         Form::Plain => env.plain_signature(),
     };
-    let regions = Regions::new(func);
+    let regions = Regions::new(func, env.facts.told_apart());
     let mut b = FunctionBuilder::new(func, context);
     let regs = std::array::from_fn(|_| b.declare_var(types::I64));
     let entry = b.create_block();
@@ -386,6 +393,11 @@ impl Translator<'_, '_> {
     /// The function's instructions, from the current block on.
     fn body(&mut self) {
         let (start, end) = self.env.body.functions[self.f];
+        let zeroed = i32::from(self.env.facts.zeroed(self.f)).min(FRAME as i32);
+        for at in (1..=zeroed / 8).rev() {
+            let (zero, fp, stack) = (self.c(0), self.fp, self.regions.stack);
+            self.b.ins().store(stack, zero, fp, -8 * at);
+        }
         let mut at = start;
         while at < end {
             let insn = self.env.body.insns[at];

@@ -1,7 +1,7 @@
 //! The JIT: programs as machine code, by cranelift.
 //!
 //! ```text
-//! track     which accesses are certain to be in bounds, which calls have known arguments
+//! track     which accesses are certain to be in bounds, by data flow or by the verifier's proof
 //! compile   one program: each function through `function`, `access`, `calls`, `alu`; linked, put into `code`
 //! function  instructions of one function to cranelift's form: blocks, jumps, calls, the loop over a batch
 //! state     what compiled code and the runtime share; rt: what compiled code calls
@@ -31,6 +31,7 @@ use std::sync::Arc;
 use crate::interp::Core;
 use crate::mem::space::Space;
 use crate::program::{Body, Collection, Program};
+use crate::verifier::Verified;
 use crate::{Fault, FaultReport, InstanceStats, LoadError, Redirect, Verdict, XdpBuff};
 
 pub(crate) use code::executable_bytes;
@@ -54,8 +55,13 @@ pub(crate) struct Jit {
 }
 
 impl Unit {
-    fn new(body: &Arc<Body>, collection: &Arc<Collection>, space: &mut Space) -> Result<Unit, LoadError> {
-        let code = compile::code(body, collection)?;
+    fn new(
+        body: &Arc<Body>,
+        collection: &Arc<Collection>,
+        verified: Option<&Verified>,
+        space: &mut Space,
+    ) -> Result<Unit, LoadError> {
+        let code = compile::code(body, collection, verified)?;
         let maps = collection
             .maps
             .iter()
@@ -73,7 +79,12 @@ impl Unit {
 impl Jit {
     pub fn new(program: &Arc<Program>, worker: u32) -> Result<Jit, LoadError> {
         let mut space = Space::new();
-        let unit = Arc::new(Unit::new(program.body(), program.collection(), &mut space)?);
+        let unit = Arc::new(Unit::new(
+            program.body(),
+            program.collection(),
+            program.proof(),
+            &mut space,
+        )?);
         let maps = space.map_count();
         let core = Core::new(space, worker, program.id());
         let state = Box::new(State {

@@ -2,8 +2,8 @@
 //! or in the frame.
 //!
 //! This is no verifier: it refuses nothing and knows only constant offsets. It finds the accesses that need no check at
-//! run time ([`Facts::proven`]) and the calls whose arguments are known; everything else is compiled with a check. It
-//! must hold for programs that nobody verified, so whatever it does not understand makes what it touches
+//! run time ([`Facts::proven`]) and the calls whose arguments are known; everything else is compiled with a check, unless
+//! the verifier has proven it ([`Facts::prove`]). It must hold for programs that nobody verified, so whatever it does not understand makes what it touches
 //! [`Kind::Unknown`], and a store through an unknown pointer forgets the whole stack.
 
 use std::collections::BTreeMap;
@@ -12,6 +12,7 @@ use crate::insn::{self, Insn, atomic};
 use crate::maps::MapType;
 use crate::mem::space::FRAME;
 use crate::program::{Body, Collection};
+use crate::verifier::{CallFact, CtxField, Fact, Memory, Verified};
 
 /// What a register or an 8-byte stack slot holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,11 +42,14 @@ const SLOTS: usize = FRAME / 8;
 /// Where an access goes that needs no check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
-    /// A field of the context; the instruction's offset is one of `struct xdp_md`'s.
-    Ctx,
+    /// The field at this offset of `struct xdp_md`.
+    Ctx(i32),
     Stack,
+    /// A value, a key or a record of a map.
     Value,
     Packet,
+    /// One of those, depending on the path.
+    Mixed,
 }
 
 /// What was found out about a program.
@@ -53,9 +57,62 @@ pub(super) enum Place {
 pub(super) struct Facts {
     places: BTreeMap<u32, Place>,
     calls: BTreeMap<u32, [Kind; 5]>,
+    zeroed: Vec<u16>,
 }
 
 impl Facts {
+    /// Takes in what the verifier proved: no access that it saw needs a check, here or at run time.
+    pub fn prove(&mut self, verified: &Verified, body: &Body) {
+        for (at, fact) in verified.facts.iter().enumerate() {
+            let place = match fact {
+                Fact::Ctx(field) if body.insns.get(at).is_some_and(|i| i.code == 0x61) => {
+                    Place::Ctx(match field {
+                        CtxField::Data => 0,
+                        CtxField::DataEnd => 4,
+                        CtxField::DataMeta => 8,
+                        CtxField::IngressIfindex => 12,
+                        CtxField::RxQueue => 16,
+                        CtxField::EgressIfindex => 20,
+                    })
+                }
+                Fact::Access(access) => match access.memory {
+                    Memory::Stack => Place::Stack,
+                    Memory::Packet | Memory::Meta => Place::Packet,
+                    Memory::MapValue | Memory::MapKey | Memory::Record => Place::Value,
+                    Memory::Mixed => Place::Mixed,
+                },
+                Fact::Call(CallFact { map: Some(map), .. }) => {
+                    let lookup = body
+                        .insns
+                        .get(at)
+                        .is_some_and(|i| i.src == insn::CALL_HELPER && i.imm == LOOKUP);
+                    let known = self.calls.get_mut(&(at as u32));
+                    if let (true, Some(args)) = (lookup, known) {
+                        args[0] = Kind::Map(*map);
+                    }
+                    continue;
+                }
+                _ => continue,
+            };
+            self.places.insert(at as u32, place);
+        }
+        self.zeroed = verified
+            .functions
+            .iter()
+            .map(|f| if f.zero { f.stack } else { 0 })
+            .collect();
+    }
+
+    /// Bytes below r10 that a function must find zeroed.
+    pub fn zeroed(&self, function: usize) -> u16 {
+        self.zeroed.get(function).copied().unwrap_or(0)
+    }
+
+    /// Whether every access goes to memory of one kind.
+    pub fn told_apart(&self) -> bool {
+        self.places.values().all(|place| *place != Place::Mixed)
+    }
+
     /// Where the access at an instruction goes, if it is certain to stay within bounds.
     pub fn proven(&self, at: usize) -> Option<Place> {
         self.places.get(&(at as u32)).copied()
@@ -293,7 +350,7 @@ impl Tracker<'_> {
         let pointer = state.regs[usize::from(access.base)];
         let off = i32::from(insn.off);
         if pointer == Kind::Ctx && insn.code == 0x61 && matches!(off, 0 | 4 | 8 | 12 | 16 | 20) {
-            self.facts.places.insert(at as u32, Place::Ctx);
+            self.facts.places.insert(at as u32, Place::Ctx(off));
         } else if let Some(place) = self.reaches(pointer, off, access.len, access.writes)
             && (!access.atomic || self.is_aligned(pointer, off, access.len))
         {
