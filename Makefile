@@ -5,7 +5,7 @@ FEATURES := millrace-nic-models/device,millrace-driver/models
 # Where the guest lab keeps QEMU, kernels and logs.
 export MILLRACE_CACHE ?= $(CURDIR)/.cache/guest
 
-.PHONY: help deps build run test guest-test soak loom fmt lint ci clean-cache
+.PHONY: help deps build run test guest-test compat soak loom fmt lint ci clean-cache
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -27,9 +27,13 @@ guest-test: deps ## Linux's own drivers on the device models, in QEMU guests (fe
 	$(CARGO) test -q --workspace --features $(FEATURES) --no-run
 	target/debug/guest-lab
 
+compat: deps ## Write docs/compat-nics.md anew from what the guests' drivers do
+	$(CARGO) test -q --workspace --features $(FEATURES) --no-run
+	target/debug/guest-lab --write-compat
+
 soak: deps ## The long variants of the tests
 	MILLRACE_SOAK=1 scripts/test.sh
-	target/debug/guest-lab --soak --kernel 6.1 --kernel 6.12
+	target/debug/guest-lab --soak
 
 # Its own target directory: the flag concerns every crate, and would have the whole workspace built anew each time.
 loom: deps ## The buffer depot and the descriptor ring in every order of memory accesses that loom explores
