@@ -19,6 +19,7 @@ use crate::ixgbe::{RxParts, RxRing, TxParts, TxRing, hints};
 use crate::mem::{AllocOptions, BufferLayout, DescriptorRing16, DmaMemory, PageSize, Region};
 use crate::port::{PortConfig, PortError, rx_buffer_len};
 use crate::queue::{PortShared, RxFamily, RxQueue, TxFamily, TxQueue};
+use crate::simd::CpuPath;
 
 /// Where the played NIC sees the packet buffers.
 const BUFFERS_AT: u64 = 1 << 32;
@@ -39,6 +40,8 @@ pub struct HarnessConfig {
     /// Every received frame will be sent: then a buffer that is posted while its frame is under way, or sent without
     /// having been received, is an error.
     pub forward_only: bool,
+    /// The code that the queues run for every packet.
+    pub path: CpuPath,
 }
 
 impl Default for HarnessConfig {
@@ -49,6 +52,7 @@ impl Default for HarnessConfig {
             buffers: 4096,
             page: PageSize::Small,
             forward_only: false,
+            path: CpuPath::best(),
         }
     }
 }
@@ -156,6 +160,7 @@ impl Harness {
             shared: shared.clone(),
             irq: None,
             hints: hints::layout(&PortConfig::default()),
+            path: config.path,
         });
         let tx = TxRing::new(TxParts {
             id: 0,
@@ -164,6 +169,7 @@ impl Harness {
             region: region.clone(),
             iova: BUFFERS_AT,
             shared: shared.clone(),
+            path: config.path,
         });
         rx.fill()?;
         let states = (0..layout.count).map(|_| AtomicU8::new(FREE)).collect();

@@ -7,6 +7,7 @@ use millrace_nic_models::ixgbe::regs::{self, rxdctl, srrctl, txdctl};
 use crate::bus::BusError;
 use crate::port::{PortConfig, PortError, QueueRings, rx_buffer_len};
 use crate::queue::{RxFamily, RxQueue, TxFamily, TxQueue};
+use crate::simd::CpuPath;
 
 use super::{Ixgbe, RxIrq, RxParts, RxRing, TxParts, TxRing};
 
@@ -44,6 +45,7 @@ impl Ixgbe {
                 vector: q,
             }),
             hints: self.hints.clone(),
+            path: CpuPath::best(),
         });
         let tx = TxRing::new(TxParts {
             id,
@@ -52,6 +54,7 @@ impl Ixgbe {
             region: rings.region,
             iova: rings.region_iova,
             shared: rings.shared.clone(),
+            path: CpuPath::best(),
         });
         let outcome = self
             .step(

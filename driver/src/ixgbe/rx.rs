@@ -7,9 +7,10 @@ use millrace_nic_models::ixgbe::regs;
 
 use crate::bus::{BusError, Doorbell, Registers};
 use crate::hint::HintLayout;
-use crate::mem::{DescriptorRing16, FreeStack, Handle, Lane, Placement, Region, Shadow};
+use crate::mem::{Accept, DescriptorRing16, FreeStack, Handle, Lane, Placement, Region, RxPlan, Shadow};
 use crate::port::RxStats;
 use crate::queue::{MAX_RUN, PortShared, RxBatch};
+use crate::simd::CpuPath;
 
 const DD: u64 = status::DD as u64;
 const EOP: u64 = status::EOP as u64;
@@ -40,6 +41,7 @@ pub(crate) struct RxParts {
     pub shared: Arc<PortShared>,
     pub irq: Option<RxIrq>,
     pub hints: HintLayout,
+    pub path: CpuPath,
 }
 
 /// The queue's interrupt mask bit.
@@ -49,28 +51,36 @@ pub(crate) struct RxIrq {
     pub vector: u32,
 }
 
-/// The device's view of an 82599 receive queue and the driver's record beside it. `next`, `tail` and
-/// `rung` run freely and are taken modulo the ring size; the device owns the descriptors `next..rung`, and `rung..tail`
-/// are ready to be shown to it.
+/// The device's view of an 82599 receive queue and the driver's record beside it. `next`, `tail` and `rung` run freely and
+/// are taken modulo the ring size; slots `next..tail` hold buffers, and the device owns `next..rung`.
+///
+/// As a rule every slot holds a buffer: a frame that is taken leaves a fresh one in its place, in the same cache lines. The
+/// device is shown all but one of them, since head equal to tail means an empty ring to it (datasheet 7.1.9).
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct RxRing {
-    ring: DescriptorRing16,
-    shadow: Shadow,
+    // What a poll touches comes first.
     next: u32,
     tail: u32,
     /// The tail that the device was told.
     rung: u32,
-    place: Placement,
-    buffer_len: u16,
-    /// Bits of quadword 1 that a length less one may not have.
-    wrong_len: u64,
     id: u16,
+    /// The next poll must look closer: slots without buffers, a frame of several buffers under way, or a dead device.
+    careful: bool,
     dead: bool,
+    path: CpuPath,
+    shared: Arc<PortShared>,
+    /// The device is shown new buffers when it has fewer than this.
+    low: u32,
+    plan: RxPlan,
+    place: Placement,
+    ring: DescriptorRing16,
+    shadow: Shadow,
     free: FreeStack,
     doorbell: Doorbell,
     stats: RxStats,
+    buffer_len: u16,
     run: Run,
-    shared: Arc<PortShared>,
     irq: Option<RxIrq>,
     hints: HintLayout,
 }
@@ -100,23 +110,35 @@ impl RxRing {
             shared,
             irq,
             hints,
+            path,
         } = parts;
         ring.clear();
+        let size = ring.size();
         let layout = *region.layout();
         let buffer_len = buffer_len.min(layout.data_len().min(u32::from(u16::MAX)) as u16);
+        let place = Placement {
+            base: iova,
+            stride: layout.stride,
+            headroom: layout.headroom,
+        };
+        // One comparison for everything: done, whole, undamaged, and a length from 1 to the buffer's. The length less one has
+        // no bit at or above the buffer's (a power of two, or the next lower one); a length of 0 sets them all.
+        let accept = Accept {
+            minus: 1 << 32,
+            mask: wrong_len(buffer_len) | DD | EOP | DAMAGED,
+            want: DD | EOP,
+        };
         RxRing {
             shadow: Shadow::new(ring.size() as usize),
             ring,
             next: 0,
             tail: 0,
             rung: 0,
-            place: Placement {
-                base: iova,
-                stride: layout.stride,
-                headroom: layout.headroom,
-            },
+            careful: true,
+            place,
             buffer_len,
-            wrong_len: wrong_len(buffer_len),
+            low: size - REFILL.min(size / 4),
+            plan: RxPlan::new(&region, place, accept),
             id,
             dead: false,
             free: FreeStack::new(region),
@@ -126,22 +148,31 @@ impl RxRing {
             shared,
             irq,
             hints,
+            path,
         }
     }
 
-    /// Posts as many buffers as the ring takes and rings the doorbell. Gives the number posted.
+    /// Puts a buffer in every slot, as far as there are buffers, and rings the doorbell. Gives the number posted.
     pub(crate) fn fill(&mut self) -> Result<u32, BusError> {
-        // One slot stays free: head equal to tail means an empty ring to the device (datasheet 7.1.9).
-        let before = self.tail;
         while self.post(REFILL.min(self.missing())) > 0 {}
-        self.doorbell.ring(self.tail & (self.ring.size() - 1))?;
-        self.rung = self.tail;
-        Ok(self.tail.wrapping_sub(before))
+        self.careful = self.missing() > 0;
+        let before = self.rung;
+        self.show()?;
+        Ok(self.rung.wrapping_sub(before))
     }
 
+    /// Slots without a buffer.
     #[inline]
     fn missing(&self) -> u32 {
-        self.ring.size() - 1 - self.tail.wrapping_sub(self.next)
+        self.ring.size() - self.tail.wrapping_sub(self.next)
+    }
+
+    /// Shows the device every buffer but one.
+    #[inline]
+    fn show(&mut self) -> Result<(), BusError> {
+        let held = self.tail.wrapping_sub(self.next).min(self.ring.size() - 1);
+        self.rung = self.next.wrapping_add(held);
+        self.doorbell.ring(self.rung & (self.ring.size() - 1))
     }
 
     /// Writes up to `want` descriptors with fresh buffers, without telling the device.
@@ -162,18 +193,56 @@ impl RxRing {
         tail.wrapping_sub(start)
     }
 
-    #[inline]
+    /// Not inlined: alone, its loop has registers enough.
+    #[inline(never)]
     pub(crate) fn poll(&mut self, batch: &mut RxBatch) -> usize {
-        batch.begin(&mut self.free, self.id, 1);
-        if self.dead || self.shared.is_closed() {
+        batch.begin(&mut self.free, self.id, 1, self.path);
+        if self.shared.is_closed() {
+            return 0;
+        }
+        if self.careful {
+            return self.poll_carefully(batch, 0);
+        }
+        // The common case: frames of one buffer, for each of which a fresh buffer is posted at once.
+        let shown = self.rung.wrapping_sub(self.next);
+        let most = shown.min(batch.limit());
+        let Some(mut lane) = Lane::new(&self.ring, &mut self.shadow, self.path) else {
+            return 0;
+        };
+        let (slots, raw) = batch.places16();
+        let moved = lane.exchange(self.next, most, &mut self.free, &self.plan, slots, raw);
+        self.next = self.next.wrapping_add(moved.count);
+        self.tail = self.tail.wrapping_add(moved.count);
+        batch.filled(moved.count as usize);
+        // The next frame is not as simple, or there are no fresh buffers. What lies behind the end of the ring comes with the
+        // next poll.
+        if self.ring.last_acquire(self.next) & DD != 0
+            && moved.count < most
+            && (moved.count == 0 || self.next & (self.ring.size() - 1) != 0)
+        {
+            return self.poll_carefully(batch, moved.bytes);
+        }
+        if moved.count == 0 {
+            return 0;
+        }
+        self.stats.frames += u64::from(moved.count);
+        self.stats.bytes += moved.bytes;
+        self.stats.bursts += 1;
+        if shown - moved.count < self.low {
+            self.ring_doorbell();
+        }
+        moved.count as usize
+    }
+
+    /// Goes on descriptor by descriptor, and posts what is missing at the end. `bytes` are those of the frames that the batch
+    /// holds.
+    #[cold]
+    fn poll_carefully(&mut self, batch: &mut RxBatch, mut bytes: u64) -> usize {
+        if self.dead {
             return 0;
         }
         if self.run.complete {
             self.deliver_run(batch);
-        }
-        let mut bytes = 0u64;
-        if !self.run.pending && batch.is_simple() {
-            bytes = self.poll_simple(batch);
         }
         bytes += self.poll_any(batch);
         let frames = batch.len();
@@ -183,41 +252,14 @@ impl RxRing {
             self.stats.bursts += 1;
         }
         self.refill();
+        self.careful = self.dead || self.run.pending || self.run.complete || self.missing() > 0;
         frames
-    }
-
-    /// The common case: frames of one buffer, for each of which a fresh buffer is posted at once. Stops at the first
-    /// descriptor that is not done or not as simple, or when there are no fresh buffers. Gives the bytes.
-    ///
-    /// Not inlined: alone, its loop has registers enough.
-    #[inline(never)]
-    fn poll_simple(&mut self, batch: &mut RxBatch) -> u64 {
-        let posted = self.tail.wrapping_sub(self.next);
-        let Some(mut lane) = Lane::new(&self.ring, &mut self.shadow) else {
-            return 0;
-        };
-        if posted == 0 || lane.last_acquire(self.next) & DD == 0 {
-            return 0;
-        }
-        let wrong_len = self.wrong_len;
-        // One comparison for everything: done, whole, undamaged, and a length from 1 to the buffer's. The length less one
-        // has no bit at or above the buffer's (a power of two, or the next lower one); a length of 0 sets them all.
-        let accept = |q1: u64| {
-            let checked = q1.wrapping_sub(1 << 32) & (wrong_len | DD | EOP | DAMAGED);
-            (checked == DD | EOP).then_some((q1 >> 32) as u16)
-        };
-        let (slots, raw) = batch.places16(posted as usize);
-        let moved = lane.receive(self.next, posted, &mut self.free, self.place, accept, slots, raw);
-        self.next = self.next.wrapping_add(moved.count);
-        self.tail = self.tail.wrapping_add(moved.count);
-        batch.filled(moved.count as usize);
-        moved.bytes
     }
 
     /// Every case: also frames of several buffers, damaged ones and lies. Gives the bytes of single-buffer frames.
     #[inline]
     fn poll_any(&mut self, batch: &mut RxBatch) -> u64 {
-        let mut left = self.tail.wrapping_sub(self.next).min(batch.room() as u32);
+        let mut left = self.rung.wrapping_sub(self.next).min(batch.room() as u32);
         let mut bytes = 0u64;
         while left > 0 && !self.run.complete {
             let q1 = self.ring.last_acquire(self.next);
@@ -259,28 +301,27 @@ impl RxRing {
         0
     }
 
-    /// Posts what is missing, in blocks, and shows the device what is new: when it is a block, or when the device may
-    /// soon have nothing left.
-    #[inline]
+    /// Posts what is missing, and shows the device what is new: when it is a block, or when the device may soon have
+    /// nothing left.
     fn refill(&mut self) {
-        let block = REFILL.min(self.ring.size() / 4);
         let missing = self.missing();
-        if missing >= block && self.post(missing) == 0 {
+        if missing > 0 && self.post(missing) == 0 {
             self.stats.no_buffers += 1;
         }
-        let new = self.tail.wrapping_sub(self.rung);
+        let held = self.tail.wrapping_sub(self.next).min(self.ring.size() - 1);
         let shown = self.rung.wrapping_sub(self.next);
-        if new >= block || (new > 0 && shown < self.ring.size() / 2) {
+        let new = held.saturating_sub(shown);
+        if new >= self.ring.size() - self.low || (new > 0 && shown < self.ring.size() / 2) {
             self.ring_doorbell();
         }
     }
 
     #[inline]
     fn ring_doorbell(&mut self) {
-        if self.doorbell.ring(self.tail & (self.ring.size() - 1)).is_err() {
+        if self.show().is_err() {
             self.dead = true;
+            self.careful = true;
         }
-        self.rung = self.tail;
     }
 
     /// A descriptor that is not one good frame by itself: part of a longer frame, damaged, or a lie.
@@ -376,6 +417,9 @@ impl RxRing {
         Arc::ptr_eq(&self.shared, shared)
     }
 }
+
+/// Queues of two threads share no cache line, wherever they are moved.
+const _: () = assert!(align_of::<RxRing>() >= 64 && size_of::<RxRing>().is_multiple_of(64));
 
 impl Drop for RxRing {
     fn drop(&mut self) {

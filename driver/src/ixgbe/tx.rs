@@ -5,16 +5,17 @@ use std::sync::Arc;
 use millrace_nic_models::ixgbe::desc::tx::{self, cmd, dtyp, popts, tucmd};
 
 use crate::bus::Doorbell;
-use crate::mem::{DescriptorRing16, FreeStack, Handle, Lane, Placement, Region, Shadow};
+use crate::mem::{Describe, DescriptorRing16, FreeStack, Handle, Lane, Placement, Region, Shadow, TxPlan};
 use crate::port::TxStats;
 use crate::queue::{MAX_TX_RUN, PortShared, RxBatch, TxFlags, TxMeta, TxRefused, checked_len};
+use crate::simd::CpuPath;
 
 const RS: u64 = (cmd::RS as u64) << 24;
 const EOP: u64 = (cmd::EOP as u64) << 24;
 const DATA: u64 = (dtyp::DATA as u64) << 20 | ((cmd::DEXT | cmd::IFCS) as u64) << 24;
 
-/// Multiplied by a frame's length: DTALEN and PAYLEN of a frame in one buffer.
-const PAYLEN_AND_LEN: u64 = 1 << 46 | 1;
+/// Where PAYLEN begins; DTALEN lies at the bottom.
+const PAYLEN: u32 = 46;
 
 /// A status report is asked for at the end of the frame that makes so many descriptors since the last one.
 const REPORT: u32 = 32;
@@ -34,30 +35,35 @@ pub(crate) struct TxParts {
     /// I/O address of the region's memory.
     pub iova: u64,
     pub shared: Arc<PortShared>,
+    pub path: CpuPath,
 }
 
 /// The driver's record of an 82599 transmit queue. `clean`, `tail` and `rung` run freely and are taken modulo the
 /// ring size; `clean..tail` is in use, `rung..tail` not yet shown to the device.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct TxRing {
-    ring: DescriptorRing16,
-    shadow: Shadow,
+    // What every burst touches comes first.
     clean: u32,
     tail: u32,
     rung: u32,
     /// Descriptors since the last status report.
     unreported: u32,
-    place: Placement,
-    id: u16,
+    frames: u64,
+    shared: Arc<PortShared>,
+    path: CpuPath,
     dead: bool,
+    id: u16,
+    plan: TxPlan,
+    place: Placement,
+    ring: DescriptorRing16,
+    shadow: Shadow,
     marks: Marks,
     free: FreeStack,
     doorbell: Doorbell,
+    stats: TxStats,
     /// Context the device holds in slot 0, if it holds any.
     context: Option<[u64; 2]>,
-    frames: u64,
-    stats: TxStats,
-    shared: Arc<PortShared>,
 }
 
 /// Descriptors that were asked to report, oldest first. At most one in [`REPORT`] plus one a submit with none
@@ -114,9 +120,23 @@ impl TxRing {
             region,
             iova,
             shared,
+            path,
         } = parts;
         ring.clear();
+        let place = Placement {
+            base: iova,
+            stride: region.layout().stride,
+            headroom: region.layout().headroom,
+        };
+        // What is too short, too long or not inside its buffer gets a closer look by `push`.
+        let describe = Describe {
+            bits: DATA | EOP,
+            shift: PAYLEN,
+            least: MIN_FRAME as u16,
+            limit: place.stride.min(MAX_FRAME),
+        };
         TxRing {
+            plan: TxPlan::new(&region, place, describe),
             shadow: Shadow::new(ring.size() as usize),
             marks: Marks::new(ring.size()),
             ring,
@@ -124,11 +144,7 @@ impl TxRing {
             tail: 0,
             rung: 0,
             unreported: 0,
-            place: Placement {
-                base: iova,
-                stride: region.layout().stride,
-                headroom: region.layout().headroom,
-            },
+            place,
             id,
             dead: false,
             free: FreeStack::new(region),
@@ -137,6 +153,7 @@ impl TxRing {
             frames: 0,
             stats: TxStats::default(),
             shared,
+            path,
         }
     }
 
@@ -146,7 +163,14 @@ impl TxRing {
         let mut done = 0;
         batch.trade(&mut self.free);
         if meta.flags.is_empty() && batch.is_simple() {
-            done = self.push_simple(batch, frames);
+            loop {
+                let some = self.push_simple(batch, &frames[done..]);
+                done += some;
+                // Once more behind the end of the ring.
+                if some == 0 || done == frames.len() {
+                    break;
+                }
+            }
         }
         // What is left, if anything, needs a closer look.
         for frame in frames.get(done..).unwrap_or_default() {
@@ -169,42 +193,30 @@ impl TxRing {
         let frames = frames
             .get(..(self.room() as usize).saturating_sub(1))
             .unwrap_or(frames);
-        let Some(mut lane) = Lane::new(&self.ring, &mut self.shadow) else {
+        let Some(mut lane) = Lane::new(&self.ring, &mut self.shadow, self.path) else {
             return 0;
         };
-        // What is too short, too long or not inside its buffer gets a closer look by `push`.
-        let limit = self.place.stride.min(MAX_FRAME);
-        let describe = |len: u16| (DATA | EOP) + u64::from(len) * PAYLEN_AND_LEN;
-        let mut done = 0;
-        // Up to the descriptor that is to report, and so on.
-        while let Some(some) = frames.get(done..)
-            && !some.is_empty()
-        {
-            let some = some
-                .get(..(REPORT - self.unreported.min(REPORT - 1)) as usize)
-                .unwrap_or(some);
-            let slots = batch.simple_slots();
-            let least = MIN_FRAME as u16;
-            let moved = lane.send(
-                self.tail, some, slots, &self.free, self.place, least, limit, describe,
-            );
-            self.tail = self.tail.wrapping_add(moved.count);
-            self.unreported += moved.count;
-            self.stats.bytes += moved.bytes;
-            done += moved.count as usize;
-            if self.unreported >= REPORT {
-                self.unreported = 0;
-                let last = self.tail.wrapping_sub(1);
-                self.ring.put_quad(last, 1, self.ring.quad(last, 1) | RS);
-                self.marks.push(last);
-            }
-            if (moved.count as usize) < some.len() {
-                break;
-            }
+        let moved = lane.send(self.tail, frames, batch.simple_slots(), &self.plan);
+        // Nothing of this has been shown to the device yet, so reports may still be asked for.
+        let mut report = self.tail.wrapping_sub(self.unreported).wrapping_add(REPORT - 1);
+        self.tail = self.tail.wrapping_add(moved.count);
+        self.unreported += moved.count;
+        while self.unreported >= REPORT {
+            self.unreported -= REPORT;
+            self.ask(report);
+            report = report.wrapping_add(REPORT);
         }
-        self.frames += done as u64;
-        batch.taken(done);
-        done
+        self.stats.bytes += moved.bytes;
+        self.frames += u64::from(moved.count);
+        batch.taken(moved.count as usize);
+        moved.count as usize
+    }
+
+    /// Asks for a report on a descriptor that the device has not been shown yet.
+    #[inline]
+    fn ask(&mut self, at: u32) {
+        self.ring.put_quad(at, 1, self.ring.quad(at, 1) | RS);
+        self.marks.push(at);
     }
 
     /// Moves a run of handles to the ring; on refusal they stay in `slots`.
@@ -221,7 +233,7 @@ impl TxRing {
         if !(MIN_FRAME..=MAX_FRAME).contains(&total) || slots.len() > MAX_TX_RUN {
             total = self.unusual(slots, total, meta)?;
         }
-        let mut q1 = DATA | u64::from(total) << 46;
+        let mut q1 = DATA | u64::from(total) << PAYLEN;
         if !meta.flags.is_empty() {
             q1 = self.offloads(total, meta)?;
         }
@@ -354,7 +366,18 @@ impl TxRing {
             command |= cmd::TSE;
         }
         let payload = if tso { total - headers } else { total };
-        Ok(DATA | u64::from(command) << 24 | u64::from(options) << 40 | u64::from(payload) << 46)
+        Ok(DATA | u64::from(command) << 24 | u64::from(options) << 40 | u64::from(payload) << PAYLEN)
+    }
+
+    /// Fills `batch` with up to `n` fresh buffers of `len` bytes of data, whatever lies in them.
+    pub(crate) fn allocate(&mut self, batch: &mut RxBatch, n: usize, len: u16) -> usize {
+        batch.begin_sending(&mut self.free, self.path);
+        for mut handle in self.free.take(n.min(batch.room())) {
+            handle.set_data(self.place.headroom, len);
+            batch.put16(handle, [0, 0]);
+        }
+        batch.count_simple();
+        batch.len()
     }
 
     /// Copies a frame into as many buffers as it needs and queues it.
@@ -390,16 +413,18 @@ impl TxRing {
         if self.dead || self.shared.is_closed() {
             return 0;
         }
-        self.reclaim();
+        // Looking for what has been sent pays once as much is under way as one report covers, or with nothing else to do.
         if self.tail == self.rung {
+            self.reclaim();
             return 0;
+        }
+        if self.tail.wrapping_sub(self.clean) > REPORT {
+            self.reclaim();
         }
         // Nothing would ever report these few frames: ask for a report on the last one. The device has not been
         // shown that descriptor yet, so it may still be changed.
         if self.marks.first().is_none() {
-            let last = self.tail.wrapping_sub(1);
-            self.ring.put_quad(last, 1, self.ring.quad(last, 1) | RS);
-            self.marks.push(last);
+            self.ask(self.tail.wrapping_sub(1));
             self.unreported = 0;
         }
         if self.doorbell.ring(self.tail & (self.ring.size() - 1)).is_err() {
@@ -425,9 +450,12 @@ impl TxRing {
         if end == self.clean {
             return 0;
         }
-        let back = self
-            .free
-            .recycle(&mut self.shadow, self.clean, end.wrapping_sub(self.clean));
+        let back = self.free.recycle(
+            &mut self.shadow,
+            self.clean,
+            end.wrapping_sub(self.clean),
+            self.path,
+        );
         self.clean = end;
         self.stats.completed += back as u64;
         back
@@ -467,6 +495,9 @@ impl TxRing {
         Arc::ptr_eq(&self.shared, shared)
     }
 }
+
+/// Queues of two threads share no cache line, wherever they are moved.
+const _: () = assert!(align_of::<TxRing>() >= 64 && size_of::<TxRing>().is_multiple_of(64));
 
 impl Drop for TxRing {
     fn drop(&mut self) {

@@ -8,7 +8,7 @@ use super::region;
 
 /// A buffer's name in this process: region in bits 30:24 (never 0, so that "none" costs no room), index in its region in
 /// the low 24. Whoever holds a tag taken from a [`Handle`] owns the buffer, as the handle did.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub(super) struct Tag(NonZeroU32);
 
@@ -51,6 +51,12 @@ impl Tag {
         self.0.get() & INDEX
     }
 
+    /// As it lies in memory, where 0 is no tag.
+    #[inline]
+    pub(super) fn bits(self) -> u32 {
+        self.0.get()
+    }
+
     #[inline]
     pub(super) fn region(self) -> u8 {
         (self.0.get() >> INDEX_BITS) as u8 & MAX_REGION
@@ -84,10 +90,16 @@ impl Handle {
         Handle { tag, len: 0, off: 0 }
     }
 
-    /// As [`Handle::of`], with data in the buffer.
-    #[inline]
-    pub(super) fn with_data(tag: Tag, off: u16, len: u16) -> Self {
-        Handle { tag, len, off }
+    /// Puts the handle of the buffer that `tag` names into an empty slot, with where its data lies in the upper half of
+    /// `range`: bytes in bits 47:32, offset in bits 63:48. What lay in the slot is not dropped.
+    ///
+    /// Only for the pool, as [`Handle::of`].
+    #[inline(always)]
+    pub(super) fn write(slot: &mut Option<Handle>, tag: Tag, range: u64) {
+        let bits = range | u64::from(tag.0.get());
+        // SAFETY: a handle is eight bytes, aligned to eight: tag, length, offset, with no padding. A tag is never 0, and 0
+        // there is what `None` looks like, so a handle's bytes are those of `Some` of it.
+        unsafe { std::ptr::from_mut(slot).cast::<u64>().write(bits.to_le()) };
     }
 
     #[inline]
@@ -141,6 +153,12 @@ impl Handle {
         }
     }
 }
+
+/// What [`Handle::write`] and the loops over many handles at once rely on.
+const _: () = {
+    assert!(size_of::<Option<Handle>>() == 8 && align_of::<Option<Handle>>() == 8);
+    assert!(std::mem::offset_of!(Handle, len) == 4 && std::mem::offset_of!(Handle, off) == 6);
+};
 
 impl Drop for Handle {
     #[inline]

@@ -40,7 +40,7 @@ pub mod pool {
 
 #[cfg(feature = "models")]
 pub use counting::CountingAllocator;
-pub use lane::{Lane, Moved, Placement};
+pub use lane::{Accept, Describe, Lane, Moved, Placement, RxPlan, TxPlan};
 pub use memfd::{AllocOptions, DmaMemory, Hugepages, MemError, MemoryProvider, PageSize, require_sealed};
 pub use pool::*;
 pub use ring::{DescriptorRing16, DescriptorRing32, Ring};

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::num::NonZeroU8;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::depot::Depot;
 use super::handle::{MAX_REGION, Tag};
+use super::stack::Level;
 use super::{DmaMemory, Handle, MemError, MemoryProvider};
 
 /// How a region's buffers look.
@@ -72,7 +73,7 @@ pub struct Region {
     mem: Arc<DmaMemory>,
     depot: Depot,
     /// What each free stack holds.
-    stacks: Mutex<Vec<Weak<AtomicU32>>>,
+    stacks: Mutex<Vec<Weak<Level>>>,
 }
 
 // SAFETY: `base` points into `mem`, which lives as long as the region. Buffers are reached only through `&mut Handle`,
@@ -252,7 +253,7 @@ impl Region {
         self.count().saturating_sub(self.free())
     }
 
-    pub(super) fn watch(&self, level: &Arc<AtomicU32>) {
+    pub(super) fn watch(&self, level: &Arc<Level>) {
         self.stacks
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

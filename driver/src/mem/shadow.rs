@@ -7,23 +7,41 @@ use super::handle::Tag;
 /// whose buffer it was. It keeps the buffer only, not where its data lies. Slot numbers wrap at the ring's size (a power
 /// of two). Dropping it gives all buffers back.
 pub struct Shadow {
-    slots: Box<[Option<Tag>]>,
+    lines: Box<[Line]>,
     mask: usize,
 }
+
+/// A piece of a record that shares no cache line (and no pair of lines, which are fetched together) with anything else.
+#[derive(Clone, Copy)]
+#[repr(C, align(128))]
+struct Line([Option<Tag>; LINE]);
+const LINE: usize = 32;
 
 impl Shadow {
     /// An empty record for a ring of `size` slots, rounded up to a power of two.
     pub fn new(size: usize) -> Self {
         let size = size.max(1).next_power_of_two();
         Shadow {
-            slots: vec![None; size].into(),
+            lines: vec![Line([None; LINE]); size.div_ceil(LINE)].into(),
             mask: size - 1,
         }
     }
 
     /// Number of slots.
     pub fn size(&self) -> usize {
-        self.slots.len()
+        self.mask + 1
+    }
+
+    #[inline(always)]
+    fn slots(&self) -> &[Option<Tag>] {
+        // SAFETY: a line is 32 tags without padding, and there are lines for at least `mask + 1` tags.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.mask + 1) }
+    }
+
+    #[inline(always)]
+    fn slots_mut(&mut self) -> &mut [Option<Tag>] {
+        // SAFETY: as in `slots`; borrowed mutably.
+        unsafe { std::slice::from_raw_parts_mut(self.lines.as_mut_ptr().cast(), self.mask + 1) }
     }
 
     /// Puts a buffer into a slot; gives what lay there.
@@ -47,15 +65,22 @@ impl Shadow {
     /// Index of the buffer in a slot.
     #[inline]
     pub fn index(&self, slot: u32) -> Option<u32> {
-        self.slots.get(slot as usize & self.mask)?.map(Tag::index)
+        self.slots().get(slot as usize & self.mask)?.map(Tag::index)
+    }
+
+    /// The slots `from..from + count`, if they do not wrap.
+    #[inline]
+    pub(super) fn piece(&mut self, from: u32, count: u32) -> Option<&mut [Option<Tag>]> {
+        let start = from as usize & self.mask;
+        self.slots_mut().get_mut(start..start + count as usize)
     }
 
     /// The slots `from..from + count`, wrapped, as at most two pieces; `count` is at most the size.
     #[inline]
     pub(super) fn pieces(&mut self, from: u32, count: u32) -> [&mut [Option<Tag>]; 2] {
         let start = from as usize & self.mask;
-        let count = (count as usize).min(self.slots.len());
-        let (low, high) = self.slots.split_at_mut(start);
+        let count = (count as usize).min(self.size());
+        let (low, high) = self.slots_mut().split_at_mut(start);
         let first = count.min(high.len());
         let second = (count - first).min(low.len());
         [&mut high[..first], &mut low[..second]]
@@ -64,23 +89,29 @@ impl Shadow {
     /// All slots, for [`Lane`](super::Lane).
     #[inline]
     pub(super) fn tags(&mut self) -> &mut [Option<Tag>] {
-        &mut self.slots
+        self.slots_mut()
     }
 
     #[inline]
     fn at(&mut self, slot: u32) -> &mut Option<Tag> {
         // SAFETY: `mask` is the number of slots minus one, and that number is a power of two.
-        unsafe { self.slots.get_unchecked_mut(slot as usize & self.mask) }
+        unsafe {
+            let slot = slot as usize & self.mask;
+            self.slots_mut().get_unchecked_mut(slot)
+        }
     }
 
     /// Takes every buffer out.
     pub fn drain(&mut self) -> impl Iterator<Item = Handle> + '_ {
-        self.slots.iter_mut().filter_map(Option::take).map(Handle::of)
+        self.slots_mut()
+            .iter_mut()
+            .filter_map(Option::take)
+            .map(Handle::of)
     }
 
     /// Slots that hold a buffer.
     pub fn occupied(&self) -> usize {
-        self.slots.iter().filter(|s| s.is_some()).count()
+        self.slots().iter().filter(|s| s.is_some()).count()
     }
 }
 

@@ -3,13 +3,21 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crossbeam::utils::CachePadded;
+
 use super::depot::BLOCK;
 use super::handle::Tag;
 use super::{Handle, Region, Shadow};
+use crate::simd::CpuPath;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::avx2;
 
 /// Blocks a stack keeps before it brings one back to the depot, and so fetches none while it has some.
 const BLOCKS: usize = 8;
 const CAPACITY: usize = BLOCK * BLOCKS;
+
+/// How many buffers a stack holds, for others to read: alone in its cache lines, since its owner writes it every burst.
+pub(super) type Level = CachePadded<AtomicU32>;
 
 /// One thread's free buffers of a region: last in, first out, so that the next buffer is likely still in the cache.
 ///
@@ -19,24 +27,21 @@ pub struct FreeStack {
     /// Tag of the region's buffer 0.
     first: Tag,
     len: usize,
-    /// So many more lie above `len`, and are being used or come back.
-    reserved: usize,
-    items: Box<[u32; CAPACITY]>,
+    items: Box<CachePadded<[u32; CAPACITY]>>,
     /// `len` as others see it, kept up to date once a burst.
-    level: Arc<AtomicU32>,
+    level: Arc<Level>,
 }
 
 impl FreeStack {
     /// An empty stack for buffers of `region`.
     pub fn new(region: Arc<Region>) -> Self {
-        let level = Arc::new(AtomicU32::new(0));
+        let level = Arc::new(Level::new(AtomicU32::new(0)));
         region.watch(&level);
         FreeStack {
             first: region.first_tag(),
             region,
             len: 0,
-            reserved: 0,
-            items: Box::new([0; CAPACITY]),
+            items: Box::new(CachePadded::new([0; CAPACITY])),
             level,
         }
     }
@@ -82,34 +87,18 @@ impl FreeStack {
         }
     }
 
-    /// Takes up to `want` buffers off the stack, fewer when stack and depot run dry; [`consume`](Self::consume) puts those
-    /// back that were not used. Without it they are lost, but never given twice.
-    #[inline]
-    pub(super) fn reserve(&mut self, want: usize) -> Reserved<'_> {
-        let want = want.min(Self::MAX_TAKE);
-        if self.len < want {
-            self.refill(want);
-        }
-        let end = self.len;
-        self.reserved = want.min(end);
-        self.len -= self.reserved;
-        Reserved {
-            first: self.first,
-            indices: &self.items[self.len..end],
-        }
+    /// The topmost buffers that are on the stack now, `want` at most. They stay there until [`used`](Self::used) takes those off
+    /// that have gone.
+    #[inline(always)]
+    pub(super) fn top(&self, want: usize) -> &[u32] {
+        &self.items[self.len.saturating_sub(want)..self.len]
     }
 
-    /// The last `n` of what was reserved were used.
-    #[inline]
-    pub(super) fn consume(&mut self, n: usize) {
-        self.len += self.reserved - n.min(self.reserved);
-        self.reserved = 0;
+    /// The topmost `n` buffers have gone elsewhere.
+    #[inline(always)]
+    pub(super) fn used(&mut self, n: usize) {
+        self.len -= n.min(self.len);
         self.publish();
-    }
-
-    #[inline]
-    pub(super) fn first_tag(&self) -> Tag {
-        self.first
     }
 
     /// True if at least `want` buffers (at most [`FreeStack::MAX_TAKE`]) can be taken now; fetches from the depot.
@@ -154,25 +143,90 @@ impl FreeStack {
         self.publish();
     }
 
+    /// Puts everything back that lies in `slots`.
+    #[inline]
+    pub(crate) fn keep_all(&mut self, slots: &mut [Option<Handle>], path: CpuPath) {
+        if CAPACITY - self.len < slots.len() {
+            self.spill();
+        }
+        let first = self.first;
+        let (mut at, slots_len) = (0, slots.len());
+        #[cfg(target_arch = "x86_64")]
+        if path.has_avx2()
+            && let Some(out) = self.items.get_mut(self.len..self.len + slots.len())
+        {
+            // SAFETY: the path says that there is AVX2; both slices are as long as `slots`, and borrowed mutably.
+            at = unsafe {
+                let (slots, out) = (slots.as_mut_ptr().cast(), out.as_mut_ptr());
+                avx2::keep(slots_len, slots, out, first.bits(), Tag::MAX_INDEX)
+            };
+            self.len += at;
+        }
+        for slot in &mut slots[at..] {
+            let index = first.distance(slot.as_ref().map(Handle::tag));
+            match self.items.get_mut(self.len) {
+                Some(item) if index <= Tag::MAX_INDEX => {
+                    *item = index;
+                    std::mem::forget(slot.take());
+                    self.len += 1;
+                }
+                _ => self.keep_odd(slot),
+            }
+        }
+        self.publish();
+    }
+
+    /// An empty slot, part of a longer frame, or another region's buffer.
+    #[cold]
+    fn keep_odd(&mut self, slot: &mut Option<Handle>) {
+        slot.take().into_iter().for_each(|handle| self.keep(handle));
+    }
+
     /// Takes the buffers out of the slots `from..from + count` of a ring's record; gives how many there were.
     #[inline]
-    pub fn recycle(&mut self, shadow: &mut Shadow, from: u32, count: u32) -> usize {
+    pub fn recycle(&mut self, shadow: &mut Shadow, from: u32, count: u32, path: CpuPath) -> usize {
+        let back = match shadow.piece(from, count) {
+            Some(piece) if piece.len() <= CAPACITY - self.len => self.recycle_chunk(piece, path),
+            _ => self.recycle_many(shadow, from, count, path),
+        };
+        self.publish();
+        back
+    }
+
+    /// What wraps, and what does not fit on the stack: that makes room by the way of the depot.
+    #[cold]
+    fn recycle_many(&mut self, shadow: &mut Shadow, from: u32, count: u32, path: CpuPath) -> usize {
         let mut back = 0;
         for piece in shadow.pieces(from, count) {
             for chunk in piece.chunks_mut(CAPACITY / 2) {
                 if CAPACITY - self.len < chunk.len() {
                     self.spill();
                 }
-                back += self.recycle_chunk(chunk);
+                back += self.recycle_chunk(chunk, path);
             }
         }
-        self.publish();
         back
     }
 
     #[inline]
-    fn recycle_chunk(&mut self, chunk: &mut [Option<Tag>]) -> usize {
+    fn recycle_chunk(&mut self, mut chunk: &mut [Option<Tag>], path: CpuPath) -> usize {
         let first = self.first;
+        let mut quick = 0;
+        #[cfg(target_arch = "x86_64")]
+        if path.has_avx2()
+            && let Some(out) = self.items.get_mut(self.len..self.len + chunk.len())
+        {
+            // SAFETY: the path says that there is AVX2; both slices are as long as `chunk`, and borrowed mutably.
+            quick = unsafe {
+                let (tags, out) = (chunk.as_mut_ptr().cast(), out.as_mut_ptr());
+                avx2::recycle(chunk.len(), tags, out, first.bits(), Tag::MAX_INDEX)
+            };
+            self.len += quick;
+            chunk = &mut chunk[quick..];
+        }
+        if chunk.is_empty() {
+            return quick;
+        }
         // Loops without a branch, which the compiler turns into vector code: all ours, or not?
         let bits = chunk.iter().fold(0, |bits, slot| bits | first.distance(*slot));
         match self.items.get_mut(self.len..self.len + chunk.len()) {
@@ -182,9 +236,9 @@ impl FreeStack {
                     .for_each(|(o, slot)| *o = first.distance(*slot));
                 chunk.fill(None);
                 self.len += chunk.len();
-                chunk.len()
+                quick + chunk.len()
             }
-            _ => self.recycle_mixed(chunk),
+            _ => quick + self.recycle_mixed(chunk),
         }
     }
 
@@ -259,12 +313,6 @@ impl std::fmt::Debug for FreeStack {
     }
 }
 
-/// Buffers that [`FreeStack::reserve`] gives.
-pub(super) struct Reserved<'a> {
-    pub first: Tag,
-    pub indices: &'a [u32],
-}
-
 /// Buffers being taken from a [`FreeStack`].
 pub struct Taken<'a> {
     items: std::slice::Iter<'a, u32>,
@@ -295,5 +343,52 @@ impl Drop for Taken<'_> {
     fn drop(&mut self) {
         *self.len += self.items.len();
         self.level.store(*self.len as u32, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mem::{AllocOptions, BufferLayout, DmaMemory, PageSize};
+
+    /// The cache lines from one address to another.
+    fn lines<T>(what: &T) -> std::ops::RangeInclusive<usize> {
+        let at = std::ptr::from_ref(what) as usize;
+        at / 64..=(at + size_of::<T>() - 1) / 64
+    }
+
+    #[test]
+    fn what_two_stacks_and_their_rings_records_touch_lies_in_cache_lines_of_their_own() {
+        let layout = BufferLayout::new(64);
+        let options = AllocOptions {
+            page: PageSize::Small,
+            numa: None,
+            name: "stack-layout".to_owned(),
+        };
+        let memory = DmaMemory::alloc(layout.bytes(), &options).unwrap();
+        let region = Region::new(Arc::new(memory), layout).unwrap();
+        let mut owned = Vec::new();
+        for owner in 0..8 {
+            let stack = FreeStack::new(region.clone());
+            let mut shadow = Shadow::new(64);
+            for range in [
+                lines(&*stack.level),
+                lines(&*stack.items),
+                lines(shadow.tags().first_chunk::<64>().unwrap()),
+            ] {
+                owned.push((owner, range));
+            }
+            // Both stay where they are until the end, so that the next ones lie elsewhere.
+            Box::leak(Box::new(shadow));
+            std::mem::forget(stack);
+        }
+        for (i, (a, first)) in owned.iter().enumerate() {
+            for (b, second) in &owned[..i] {
+                assert!(
+                    first.end() < second.start() || second.end() < first.start(),
+                    "owners {a} and {b} share a line"
+                );
+            }
+        }
     }
 }

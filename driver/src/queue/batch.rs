@@ -5,6 +5,7 @@ use std::sync::Arc;
 use zerocopy::IntoBytes;
 
 use crate::mem::{Frame, FreeStack, Handle, Region};
+use crate::simd::CpuPath;
 
 use super::meta::{TxMeta, TxRefused};
 use super::tx::TxQueue;
@@ -32,14 +33,17 @@ pub struct RxBatch {
     /// Frames in use.
     frames: usize,
     /// 16-byte units of raw write-back per buffer: 1 or 2.
-    units: usize,
+    units: u8,
     rx_queue: u16,
+    /// Most frames of one buffer that a poll brings.
+    limit: u32,
     slots: [Option<Handle>; BATCH],
     /// Frames begin where `first` says. Until then each is one buffer, frame `i` in slot `i`.
     listed: bool,
     /// First slot of each frame, and one past the last at `frames`.
     first: [u8; BATCH + 1],
-    raw: [[u64; 2]; 2 * BATCH],
+    /// 16 bytes a buffer in the first half, or 32 in both.
+    raw: [[[u64; 2]; BATCH]; 2],
 }
 
 /// One buffer of a batch, for a caller that looks at all of them at once.
@@ -71,11 +75,33 @@ impl RxBatch {
             frames: 0,
             units: 1,
             rx_queue: 0,
+            limit: BATCH as u32,
             slots: [const { None }; BATCH],
             listed: false,
             first: [0; BATCH + 1],
-            raw: [[0; 2]; 2 * BATCH],
+            raw: [[[0; 2]; BATCH]; 2],
         }
+    }
+
+    /// Lets a poll bring at most `buffers` of them, 1 to [`BATCH`], to this batch. A frame that needs more than that stays
+    /// where it is, so this is for those who know that theirs do not.
+    pub fn set_limit(&mut self, buffers: usize) {
+        self.limit = buffers.clamp(1, BATCH) as u32;
+    }
+
+    /// Most buffers that a poll brings: see [`set_limit`](Self::set_limit).
+    #[inline]
+    pub(crate) fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// The 16-byte raw write-backs of a batch in which every frame is one buffer; empty for any other.
+    #[inline]
+    pub fn raws16(&self) -> &[[u64; 2]] {
+        if self.listed || self.units != 1 {
+            return &[];
+        }
+        &self.raw[0][..self.used]
     }
 
     /// Frames in the batch.
@@ -199,7 +225,9 @@ impl RxBatch {
     #[inline]
     pub fn raw(&self, i: usize) -> &[u8] {
         match self.run(i).last() {
-            Some(slot) => self.raw[slot * self.units..(slot + 1) * self.units].as_bytes(),
+            Some(slot) => self.raw.as_flattened()
+                [slot * usize::from(self.units)..(slot + 1) * usize::from(self.units)]
+                .as_bytes(),
             None => &[],
         }
     }
@@ -220,7 +248,7 @@ impl RxBatch {
         let (region, first, frames) = (region.as_deref(), &*first, *frames);
         slots[..*used]
             .iter_mut()
-            .zip(raw.chunks_exact(*units))
+            .zip(raw.as_flattened().chunks_exact(usize::from(*units)))
             .enumerate()
             .filter_map(move |(i, (slot, raw))| {
                 while frame + 1 < frames && usize::from(first[frame + 1]) <= i {
@@ -236,7 +264,7 @@ impl RxBatch {
         FramesMut {
             region: self.region.as_deref(),
             slots: self.slots[..self.used].iter_mut(),
-            raw: self.raw.as_bytes().chunks_exact(16 * self.units),
+            raw: self.raw.as_bytes().chunks_exact(16 * usize::from(self.units)),
             first: &self.first,
             simple: !self.listed,
             frame: 0,
@@ -278,9 +306,9 @@ impl RxBatch {
 
     /// Puts every buffer that is left on `stack`.
     #[inline]
-    pub(crate) fn clear_to(&mut self, stack: &mut FreeStack) {
+    pub(crate) fn clear_to(&mut self, stack: &mut FreeStack, path: CpuPath) {
         if self.held > 0 {
-            stack.push_all(self.slots[..self.used].iter_mut().filter_map(Option::take));
+            stack.keep_all(&mut self.slots[..self.used], path);
         }
         self.reset();
     }
@@ -293,20 +321,49 @@ impl RxBatch {
         self.listed = false;
     }
 
-    /// Makes the batch ready for a queue's poll: leftovers go to `stack`.
+    /// Makes the batch ready for a queue's poll: leftovers go to `stack`, and that gets buffers for a poll if it can.
     #[inline]
-    pub(crate) fn begin(&mut self, stack: &mut FreeStack, rx_queue: u16, units: usize) {
-        self.clear_to(stack);
+    pub(crate) fn begin(&mut self, stack: &mut FreeStack, rx_queue: u16, units: u8, path: CpuPath) {
+        self.clear_to(stack, path);
         self.rx_queue = rx_queue;
-        self.units = units.clamp(1, 2);
+        self.units = units;
+        let known = self
+            .region
+            .as_ref()
+            .is_some_and(|region| Arc::ptr_eq(region, stack.region()));
+        if !known || stack.len() < BATCH {
+            self.begin_low(stack);
+        }
+    }
+
+    /// Makes the batch ready to be filled by a sender: leftovers go to `stack`. It gets no stack of its own for that, since a
+    /// sender may have many batches.
+    pub(crate) fn begin_sending(&mut self, stack: &mut FreeStack, path: CpuPath) {
+        self.clear_to(stack, path);
+        self.units = 1;
+        if !self
+            .region
+            .as_ref()
+            .is_some_and(|region| Arc::ptr_eq(region, stack.region()))
+        {
+            self.region = Some(stack.region().clone());
+            self.spare = None;
+        }
+    }
+
+    /// The stack needs buffers: those on the batch's own stack, if it has any, or the depot's.
+    #[cold]
+    fn begin_low(&mut self, stack: &mut FreeStack) {
         match &mut self.spare {
             Some(spare) if Arc::ptr_eq(spare.region(), stack.region()) => {
-                if stack.len() < BATCH && spare.len() > stack.len() {
+                if spare.len() > stack.len() {
                     std::mem::swap(stack, spare);
                 }
             }
             _ => self.adopt(stack.region()),
         }
+        // A pool that is dry is noticed by who needs a buffer.
+        stack.has(BATCH);
     }
 
     /// From now on the batch holds buffers of `region`.
@@ -320,6 +377,13 @@ impl RxBatch {
     /// that receives and sends never goes to the depot.
     #[inline]
     pub(crate) fn trade(&mut self, stack: &mut FreeStack) {
+        if stack.len() >= BATCH {
+            self.trade_full(stack);
+        }
+    }
+
+    #[cold]
+    fn trade_full(&mut self, stack: &mut FreeStack) {
         if let Some(spare) = &mut self.spare
             && spare.len() < stack.len()
             && Arc::ptr_eq(spare.region(), stack.region())
@@ -331,7 +395,7 @@ impl RxBatch {
     /// Buffers that still fit.
     #[inline]
     pub(crate) fn room(&self) -> usize {
-        BATCH - self.used
+        (self.limit as usize).saturating_sub(self.used)
     }
 
     /// Adds a buffer with a 16-byte write-back. The caller has checked [`room`](Self::room).
@@ -340,25 +404,28 @@ impl RxBatch {
         let slot = self.used & SLOT;
         // The slot is empty: a poll begins with a batch that was cleared, and fills each slot once.
         std::mem::forget(self.slots[slot].replace(handle));
-        self.raw[slot] = raw;
+        self.raw[0][slot] = raw;
         self.used = slot + 1;
         self.held += 1;
     }
 
-    /// The empty places of an empty batch, for up to `n` frames of one buffer with 16-byte write-backs. The caller fills
-    /// some, from the first on, and says how many with [`filled`](Self::filled).
+    /// The places of a batch that has just [begun](Self::begin), all empty, for frames of one buffer with 16-byte
+    /// write-backs. The caller fills some, from the first on, and says how many with [`filled`](Self::filled).
     #[inline]
-    pub(crate) fn places16(&mut self, n: usize) -> (&mut [Option<Handle>], &mut [[u64; 2]]) {
-        let n = if self.used == 0 { n.min(BATCH) } else { 0 };
-        (&mut self.slots[..n], &mut self.raw[..n])
+    pub(crate) fn places16(&mut self) -> (&mut [Option<Handle>; BATCH], &mut [[u64; 2]; BATCH]) {
+        debug_assert_eq!(
+            self.used, 0,
+            "only a batch without buffers has all its places empty"
+        );
+        (&mut self.slots, &mut self.raw[0])
     }
 
-    /// `n` places of a [simple](Self::is_simple) batch were filled, each with a frame.
+    /// The first `n` places, at most [`BATCH`], were filled, each with a frame.
     #[inline]
     pub(crate) fn filled(&mut self, n: usize) {
-        self.used = (self.used + n).min(BATCH);
-        self.frames = self.used;
-        self.held += n;
+        self.used = n;
+        self.frames = n;
+        self.held = n;
     }
 
     /// The buffer just added to a [simple](Self::is_simple) batch is a frame.

@@ -94,6 +94,15 @@ impl TxQueue {
         }
     }
 
+    /// Makes `batch` a batch of up to `n` fresh frames of one buffer and `len` bytes, to be written and sent; what lies in
+    /// them is whatever was there. What the batch still held goes to this queue's free stack. Gives the number of frames:
+    /// fewer when the port runs out of buffers, or the batch's limit is less.
+    pub fn allocate(&mut self, batch: &mut RxBatch, n: usize, len: u16) -> usize {
+        match &mut self.inner {
+            TxFamily::Ixgbe(q) => q.allocate(batch, n, len),
+        }
+    }
+
     /// Hands everything pushed since the last call to the device with one doorbell, and takes back what it has
     /// sent. Returns the number of frames handed over.
     #[inline]

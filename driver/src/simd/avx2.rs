@@ -1,0 +1,292 @@
+//! Four packets a step with AVX2, on 16-byte descriptors.
+//!
+//! A handle is eight bytes: tag, length in bits 47:32, offset in bits 63:48. A written-back descriptor has its length in the
+//! same bits of its last quadword, so four handles are four tags, four lengths and one constant. Descriptors are read by
+//! 16-byte loads in assembly: another agent writes them, and an aligned 16-byte load is one access on every processor with
+//! AVX (Intel SDM volume 3, 9.1.1).
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+use super::{Receive, STEP, Transmit};
+
+/// Takes whole steps of received frames out of at most `n` descriptors and puts fresh buffers in their places. Gives how many
+/// it took and the sum of their lengths, in the length's bits. Stops in front of a step in which something is not as `k`
+/// wants it or has no buffer.
+///
+/// # Safety
+/// The processor has AVX2. All pointers are valid for `n` elements: descriptors, tags (0 for none), handles and raw
+/// write-backs, `fresh` for `n` elements in front of it. Nobody else uses tags, handles, raw write-backs and `fresh`
+/// meanwhile; the descriptors may be written by others, but not those that are done.
+#[target_feature(enable = "avx2")]
+#[inline(never)]
+pub(crate) unsafe fn exchange(
+    n: usize,
+    ring: *mut [u64; 2],
+    tags: *mut u32,
+    fresh: *const u32,
+    slots: *mut u64,
+    raw: *mut [u64; 2],
+    k: &Receive,
+) -> (usize, u64) {
+    let all = |x: u64| _mm256_set1_epi64x(x as i64);
+    let (minus, mask, want, len) = (all(k.minus), all(k.mask), all(k.want), all(k.len));
+    let (head, base) = (all(k.head), all(k.base));
+    // Only the lower half of each quadword is multiplied.
+    let stride = _mm256_set1_epi32(k.stride as i32);
+    let first = _mm_set1_epi32(k.first as i32);
+    let zero = _mm256_setzero_si256();
+    let mut lens = zero;
+    let mut at = 0;
+    while at + STEP <= n {
+        let (d01, d23): (__m256i, __m256i);
+        // SAFETY: `at + 4` is at most `n`, and four descriptors are 64 bytes. The ring is aligned to 16 bytes.
+        unsafe {
+            asm!(
+                "vmovdqa {a:x}, [{p}]",
+                "vinserti128 {a}, {a}, [{p} + 16], 1",
+                "vmovdqa {b:x}, [{p} + 32]",
+                "vinserti128 {b}, {b}, [{p} + 48], 1",
+                p = in(reg) ring.add(at),
+                a = out(ymm_reg) d01,
+                b = out(ymm_reg) d23,
+                options(nostack, preserves_flags, readonly),
+            );
+        }
+        let last = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_unpackhi_epi64(d01, d23));
+        // SAFETY: as above; four tags are 16 bytes.
+        let buffers = _mm256_cvtepu32_epi64(unsafe { _mm_loadu_si128(tags.add(at).cast()) });
+        let wrong = _mm256_xor_si256(_mm256_and_si256(_mm256_sub_epi64(last, minus), mask), want);
+        let wrong = _mm256_or_si256(wrong, _mm256_cmpeq_epi64(buffers, zero));
+        if _mm256_testz_si256(wrong, wrong) == 0 {
+            break;
+        }
+        let some = _mm256_and_si256(last, len);
+        lens = _mm256_add_epi64(lens, some);
+        let handles = _mm256_or_si256(_mm256_or_si256(buffers, head), some);
+        // Which of the four goes where does not matter, as long as descriptor and record say the same.
+        // SAFETY: as above; `fresh` has `n` elements in front of it.
+        let indices = unsafe { _mm_loadu_si128(fresh.sub(at + STEP).cast()) };
+        let addr = _mm256_mul_epu32(_mm256_cvtepu32_epi64(indices), stride);
+        let addr = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_add_epi64(addr, base));
+        // SAFETY: as above. The four descriptors are done, so they are the driver's.
+        unsafe {
+            _mm256_storeu_si256(raw.add(at).cast(), d01);
+            _mm256_storeu_si256(raw.add(at + 2).cast(), d23);
+            _mm256_storeu_si256(slots.add(at).cast(), handles);
+            _mm_storeu_si128(tags.add(at).cast(), _mm_or_si128(indices, first));
+            put(
+                ring.add(at),
+                _mm256_unpacklo_epi64(addr, zero),
+                _mm256_unpackhi_epi64(addr, zero),
+            );
+        }
+        at += STEP;
+    }
+    (at, sum(lens))
+}
+
+/// Puts whole steps of frames of one buffer into at most `n` descriptors, and takes their handles. Gives how many it put and
+/// the sum of their lengths. Stops in front of a step that `frames` does not number upwards one by one, or in which a slot is
+/// empty or its frame not as `k` wants it.
+///
+/// # Safety
+/// The processor has AVX2. `ring`, `tags` and `frames` are valid for `n` elements, `slots` for `places` handles, empty or not,
+/// and nobody else uses them meanwhile.
+#[target_feature(enable = "avx2")]
+#[inline(never)]
+pub(crate) unsafe fn send(
+    n: usize,
+    ring: *mut [u64; 2],
+    tags: *mut u32,
+    frames: *const u8,
+    slots: *mut u64,
+    places: usize,
+    k: &Transmit,
+) -> (usize, u64) {
+    let all = |x: u64| _mm256_set1_epi64x(x as i64);
+    let (first, foreign) = (all(k.first), all(k.foreign));
+    let (base, least, limit) = (all(k.base), all(k.least), all(k.limit));
+    // Only the lower half of each quadword is multiplied.
+    let stride = _mm256_set1_epi32(k.stride as i32);
+    let (bits, shift, short) = (all(k.bits), _mm_cvtsi32_si128(k.shift as i32), all(0xffff));
+    let low = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
+    let zero = _mm256_setzero_si256();
+    let mut lens = zero;
+    let (mut at, mut upwards) = (0, 0);
+    let mut origin = slots;
+    while at + STEP <= n {
+        // SAFETY: `at + 4` is at most `n`.
+        let numbers = u32::from_le(unsafe { frames.add(at).cast::<u32>().read_unaligned() });
+        if numbers != upwards {
+            // Not the four behind the last ones.
+            let from = numbers as u8;
+            upwards = u32::from(from)
+                .wrapping_mul(0x0101_0101)
+                .wrapping_add(0x0302_0100);
+            if numbers != upwards {
+                break;
+            }
+            origin = slots.wrapping_add(usize::from(from)).wrapping_sub(at);
+        }
+        // Four places from the first number on; so low a number carries nothing into the next byte.
+        if usize::from(numbers as u8) + STEP > places {
+            break;
+        }
+        upwards = upwards.wrapping_add(0x0404_0404);
+        let slots = origin.wrapping_add(at);
+        let handles: __m256i;
+        // SAFETY: there are four handles from the first number on. In assembly because the upper half of an empty slot may never have
+        // been written; what is read there is not used.
+        unsafe {
+            asm!(
+                "vmovdqu {h}, [{p}]",
+                p = in(reg) slots,
+                h = out(ymm_reg) handles,
+                options(nostack, preserves_flags, readonly),
+            );
+        }
+        // The index, unless the slot is empty, goes on in the next, or holds another region's buffer.
+        let index = _mm256_xor_si256(handles, first);
+        let len = _mm256_and_si256(_mm256_srli_epi64::<32>(handles), short);
+        let off = _mm256_srli_epi64::<48>(handles);
+        let bad = _mm256_or_si256(
+            _mm256_cmpgt_epi32(_mm256_add_epi64(off, len), limit),
+            _mm256_cmpgt_epi32(least, len),
+        );
+        let bad = _mm256_or_si256(bad, _mm256_and_si256(index, foreign));
+        if _mm256_testz_si256(bad, bad) == 0 {
+            break;
+        }
+        lens = _mm256_add_epi64(lens, len);
+        let addr = _mm256_add_epi64(_mm256_mul_epu32(index, stride), _mm256_add_epi64(base, off));
+        let last = _mm256_add_epi64(_mm256_sll_epi64(len, shift), _mm256_add_epi64(bits, len));
+        let buffers = _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(handles, low));
+        // SAFETY: as above. The device has not been shown these descriptors.
+        unsafe {
+            put_crossed(
+                ring.add(at),
+                _mm256_unpacklo_epi64(addr, last),
+                _mm256_unpackhi_epi64(addr, last),
+            );
+            _mm_storeu_si128(tags.add(at).cast(), buffers);
+            _mm256_storeu_si256(slots.cast(), zero);
+        }
+        at += STEP;
+    }
+    (at, sum(lens))
+}
+
+/// Moves whole steps of buffers out of at most `n` tags to `out`, as indices. Gives how many. Stops in front of a step in
+/// which there is a tag that is not `first` with an index under `index`.
+///
+/// # Safety
+/// The processor has AVX2, both pointers are valid for `n` elements, and nobody else uses them meanwhile.
+#[target_feature(enable = "avx2")]
+#[inline(never)]
+pub(crate) unsafe fn recycle(n: usize, tags: *mut u32, out: *mut u32, first: u32, index: u32) -> usize {
+    const TWICE: usize = 2 * STEP;
+    let (first, foreign) = (_mm256_set1_epi32(first as i32), _mm256_set1_epi32(!index as i32));
+    let mut at = 0;
+    while at + TWICE <= n {
+        // SAFETY: `at + 8` is at most `n`.
+        unsafe {
+            let indices = _mm256_xor_si256(_mm256_loadu_si256(tags.add(at).cast()), first);
+            if _mm256_testz_si256(indices, foreign) == 0 {
+                break;
+            }
+            _mm256_storeu_si256(out.add(at).cast(), indices);
+            _mm256_storeu_si256(tags.add(at).cast(), _mm256_setzero_si256());
+        }
+        at += TWICE;
+    }
+    at
+}
+
+/// Moves whole steps of buffers out of at most `n` slots to `out`, as indices, as [`recycle`].
+///
+/// # Safety
+/// As [`recycle`], with handles for tags, empty or not.
+#[target_feature(enable = "avx2")]
+#[inline(never)]
+pub(crate) unsafe fn keep(n: usize, slots: *mut u64, out: *mut u32, first: u32, index: u32) -> usize {
+    let all = |x: u32| _mm256_set1_epi64x(i64::from(x));
+    let (first, foreign) = (all(first), all(!index));
+    let low = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
+    let mut at = 0;
+    while at + STEP <= n {
+        let handles: __m256i;
+        // SAFETY: `at + 4` is at most `n`; in assembly as in `send`.
+        unsafe {
+            asm!(
+                "vmovdqu {h}, [{p}]",
+                p = in(reg) slots.add(at),
+                h = out(ymm_reg) handles,
+                options(nostack, preserves_flags, readonly),
+            );
+        }
+        let indices = _mm256_xor_si256(handles, first);
+        if _mm256_testz_si256(indices, foreign) == 0 {
+            break;
+        }
+        // SAFETY: `at + 4` is at most `n`.
+        unsafe {
+            let indices = _mm256_permutevar8x32_epi32(indices, low);
+            _mm_storeu_si128(out.add(at).cast(), _mm256_castsi256_si128(indices));
+            _mm256_storeu_si256(slots.add(at).cast(), _mm256_setzero_si256());
+        }
+        at += STEP;
+    }
+    at
+}
+
+/// Stores four descriptors.
+///
+/// # Safety
+/// The processor has AVX2, and there is room for four descriptors, which are the driver's.
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn put(ring: *mut [u64; 2], d01: __m256i, d23: __m256i) {
+    // SAFETY: four descriptors are 64 bytes. In assembly because a model in another thread may look at them.
+    unsafe {
+        asm!(
+            "vmovdqu [{p}], {a}",
+            "vmovdqu [{p} + 32], {b}",
+            p = in(reg) ring,
+            a = in(ymm_reg) d01,
+            b = in(ymm_reg) d23,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// Stores four descriptors of which one register holds the first and the third, the other the second and the fourth.
+///
+/// # Safety
+/// As [`put`].
+#[target_feature(enable = "avx2")]
+#[inline]
+unsafe fn put_crossed(ring: *mut [u64; 2], d02: __m256i, d13: __m256i) {
+    // SAFETY: as in `put`.
+    unsafe {
+        asm!(
+            "vmovdqu [{p}], {a:x}",
+            "vmovdqu [{p} + 16], {b:x}",
+            "vextracti128 [{p} + 32], {a}, 1",
+            "vextracti128 [{p} + 48], {b}, 1",
+            p = in(reg) ring,
+            a = in(ymm_reg) d02,
+            b = in(ymm_reg) d13,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// The sum of four quadwords.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn sum(x: __m256i) -> u64 {
+    let two = _mm_add_epi64(_mm256_castsi256_si128(x), _mm256_extracti128_si256::<1>(x));
+    let one = _mm_add_epi64(two, _mm_unpackhi_epi64(two, two));
+    _mm_cvtsi128_si64(one) as u64
+}

@@ -1,0 +1,114 @@
+//! Loops over several packets at once, and which of them this processor can run.
+//!
+//! Everything here works on pieces in which nothing wraps, of rings of 16-byte descriptors and of the records beside them;
+//! [`mem::Lane`](crate::mem::Lane) cuts the pieces and knows what lies in them. What a loop here leaves, because it was
+//! fewer than [`STEP`] or something about it was unusual, the scalar loops take.
+
+#![allow(unsafe_code)]
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+
+use std::fmt;
+
+/// Packets that a loop takes at once.
+pub const STEP: usize = 4;
+
+/// The code that runs for every packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct CpuPath(Kind);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Scalar,
+    /// Made only where the processor and the system have AVX2.
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+}
+
+impl CpuPath {
+    /// One packet after the other: runs everywhere.
+    pub const SCALAR: CpuPath = CpuPath(Kind::Scalar);
+
+    /// Four packets at once with AVX2, if this processor has it.
+    pub fn avx2() -> Option<CpuPath> {
+        #[cfg(target_arch = "x86_64")]
+        if std::arch::is_x86_feature_detected!("avx2") {
+            return Some(CpuPath(Kind::Avx2));
+        }
+        None
+    }
+
+    /// The fastest that runs here.
+    pub fn best() -> CpuPath {
+        CpuPath::avx2().unwrap_or(CpuPath::SCALAR)
+    }
+
+    /// All that run here.
+    pub fn all() -> impl Iterator<Item = CpuPath> {
+        std::iter::once(CpuPath::SCALAR).chain(CpuPath::avx2())
+    }
+
+    /// `scalar` or `avx2`.
+    pub const fn name(self) -> &'static str {
+        match self.0 {
+            Kind::Scalar => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => "avx2",
+        }
+    }
+
+    /// Whether AVX2 may be used: proof that it is there.
+    #[inline(always)]
+    pub(crate) fn has_avx2(self) -> bool {
+        match self.0 {
+            Kind::Scalar => false,
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => true,
+        }
+    }
+}
+
+impl fmt::Debug for CpuPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What stays the same for every received frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Receive {
+    /// The test of a last quadword: less `minus`, it has under `mask` the bits of `want`.
+    pub minus: u64,
+    pub mask: u64,
+    pub want: u64,
+    /// Bits of the length.
+    pub len: u64,
+    /// A handle's offset, in place.
+    pub head: u64,
+    /// Tag of the region's buffer 0.
+    pub first: u32,
+    /// Bytes from one buffer to the next.
+    pub stride: u64,
+    /// I/O address of the data in buffer 0.
+    pub base: u64,
+}
+
+/// What stays the same for every frame to be sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Transmit {
+    /// Tag of the region's buffer 0.
+    pub first: u64,
+    /// The bits of a tag that all tags of its region share.
+    pub foreign: u64,
+    /// Bytes from one buffer to the next.
+    pub stride: u64,
+    /// I/O address of buffer 0.
+    pub base: u64,
+    /// Least length, and most bytes from the start of the buffer to the end of the frame.
+    pub least: u64,
+    pub limit: u64,
+    /// A descriptor's last quadword: `bits`, plus the length, plus the length shifted left by `shift`.
+    pub bits: u64,
+    pub shift: u32,
+}
