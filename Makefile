@@ -5,7 +5,7 @@ FEATURES := millrace-nic-models/device,millrace-driver/models
 # Where the guest lab keeps QEMU, kernels and logs.
 export MILLRACE_CACHE ?= $(CURDIR)/.cache/guest
 
-.PHONY: help deps build run test guest-test compat soak loom fmt lint ci clean-cache
+.PHONY: help deps build run test guest-test compat soak loom gate baseline fmt lint ci clean-cache
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,12 @@ soak: deps ## The long variants of the tests
 loom: deps ## The buffer depot and the descriptor ring in every order of memory accesses that loom explores
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test -p millrace-driver --lib depot
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test -p millrace-driver --test loom_ring
+
+gate: deps ## Instructions a packet of the optimised packet path against the committed baseline
+	$(CARGO) run -q --release -p millrace-bench -- path --gate apps/millrace-bench/baseline.json
+
+baseline: deps ## Write the baseline of this compiler that `make gate` compares with
+	$(CARGO) run -q --release -p millrace-bench -- path --write-baseline apps/millrace-bench/baseline.json
 
 fmt: ## Format the code
 	$(CARGO) fmt --all

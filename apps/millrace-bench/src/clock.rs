@@ -63,6 +63,25 @@ pub fn gigahertz() -> f64 {
     (0..5).map(|_| run()).fold(0.0, f64::max)
 }
 
+/// Bytes of this CPU's data or unified cache of a level, as sysfs tells; a usual size where it does not.
+pub fn cache_bytes(level: u32) -> usize {
+    let cpu = format!("/sys/devices/system/cpu/cpu{}/cache", sched_getcpu());
+    let read = |index: u32, name: &str| std::fs::read_to_string(format!("{cpu}/index{index}/{name}")).ok();
+    let size = (0..8).find_map(|index| {
+        let of_level = read(index, "level")?.trim().parse() == Ok(level);
+        if !of_level || read(index, "type")?.trim() == "Instruction" {
+            return None;
+        }
+        let kib: usize = read(index, "size")?.trim().strip_suffix('K')?.parse().ok()?;
+        Some(kib << 10)
+    });
+    size.unwrap_or(match level {
+        1 => 32 << 10,
+        2 => 1 << 20,
+        _ => 32 << 20,
+    })
+}
+
 /// Keeps this thread on the CPU it is on, so that its caches stay warm. Where the system refuses, numbers are noisier and
 /// nothing else.
 pub fn stay_on_this_cpu() {

@@ -1,6 +1,8 @@
 //! Benchmarks of millrace. Each subcommand is one bench; numbers are printed, never asserted.
 
 mod clock;
+mod compare;
+mod html;
 mod lane;
 mod lb;
 mod path;
@@ -15,6 +17,7 @@ use millrace_ebpf::LoadError;
 use millrace_nic_models::device::ModelError;
 use std::error::Error;
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Benchmarks of millrace's packet path, programs and wires.
@@ -25,6 +28,8 @@ enum Bench {
     Lb(lb::Args),
     /// The driver's receive and transmit path alone, on rings built by hand: cycles and instructions a packet
     Path(path::Args),
+    /// Compares two reports made with --json, with their noise in mind
+    Compare(compare::Args),
 }
 
 /// Why a bench gave no numbers.
@@ -56,6 +61,17 @@ enum BenchError {
     Counting(io::Error),
     #[error("the report cannot be written as JSON: {0}")]
     Json(serde_json::Error),
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error("{}: {source}; it is no file of this program's, or of another version", path.display())]
+    BadFile {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+    #[error("the two reports cannot be compared: {what}")]
+    NotComparable { what: String },
+    #[error("more instructions than the baseline allows; if that is meant, `make baseline` keeps it:\n  {}", failures.join("\n  "))]
+    Gate { failures: Vec<String> },
 }
 
 impl BenchError {
@@ -68,6 +84,7 @@ fn main() -> ExitCode {
     let outcome = match Bench::parse() {
         Bench::Lb(args) => lb::run(&args),
         Bench::Path(args) => path::run(&args),
+        Bench::Compare(args) => compare::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,8 +1,9 @@
 //! What a bench prints: rows of numbers, where they come from, and on which machine.
 
-use crate::BenchError;
+use crate::{BenchError, html};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use std::path::Path;
 
 /// A row that can be printed as a line of a table.
 pub trait Line: Serialize {
@@ -173,6 +174,14 @@ pub struct Report<R> {
 }
 
 impl<R: Line> Report<R> {
+    /// The report as one HTML file, if one was asked for.
+    pub fn write_html(&self, file: Option<&Path>) -> Result<(), BenchError> {
+        match file {
+            Some(file) => html::write(file, &serde_json::to_value(self).map_err(BenchError::Json)?, None),
+            None => Ok(()),
+        }
+    }
+
     /// One line of JSON, or a table.
     pub fn print(&self, json: bool) -> Result<(), BenchError> {
         if json {

@@ -19,23 +19,46 @@ fn rows(args: &[&str]) -> Result<Vec<serde_json::Value>, String> {
     Ok(report["rows"].as_array().unwrap().clone())
 }
 
+const QUICK: [&str; 5] = ["path", "--json", "--millis", "1", "--path"];
+
 #[test]
-fn each_burst_is_a_row_with_the_agreed_names() {
-    let rows = rows(&["path", "--json", "--millis", "1", "--no-instructions"]).unwrap();
-    let bursts: Vec<_> = rows.iter().map(|row| row["burst"].as_u64().unwrap()).collect();
-    assert_eq!(bursts, [64, 32, 8, 1]);
+fn each_case_is_a_row_with_the_agreed_names() {
+    let args = [
+        &QUICK[..],
+        &[
+            "scalar",
+            "--no-instructions",
+            "--state",
+            "L3",
+            "--metadata",
+            "full",
+        ],
+    ]
+    .concat();
+    let rows = rows(&args).unwrap();
+    let cases: Vec<_> = rows
+        .iter()
+        .map(|row| (row["scenario"].as_str().unwrap(), row["burst"].as_u64().unwrap()))
+        .collect();
+    let expected: Vec<_> = ["rx_drop", "forward", "tx"]
+        .into_iter()
+        .flat_map(|scenario| [1, 4, 8, 32, 64].map(|burst| (scenario, burst)))
+        .collect();
+    assert_eq!(cases, expected);
     for row in &rows {
         for (key, value) in [
             ("family", "ixgbe"),
-            ("scenario", "forward"),
-            ("state", "warm"),
-            ("metadata", "plain"),
+            ("state", "L3"),
+            ("metadata", "full"),
             ("path", "scalar"),
         ] {
             assert_eq!(row[key], value, "{key}");
         }
         assert_eq!(row["ring"], 1024);
-        assert!(row["cycles_per_packet"].is_f64(), "{row}");
+        assert!(
+            row["cycles_per_packet"].is_f64() && row["vs_floor"].is_f64(),
+            "{row}"
+        );
         assert!(row["instructions_per_packet"].is_null());
     }
 }
@@ -43,8 +66,8 @@ fn each_burst_is_a_row_with_the_agreed_names() {
 #[test]
 fn instructions_of_the_path_repeat_and_a_larger_burst_takes_fewer() {
     let count = || -> Result<(f64, f64), String> {
-        let args = ["path", "--json", "--millis", "1", "--burst", "64", "--burst", "1"];
-        let rows = rows(&args)?;
+        let some = ["scalar", "--scenario", "forward", "--burst", "64", "--burst", "1"];
+        let rows = rows(&[&QUICK[..], &some].concat())?;
         let count = |i: usize| rows[i]["instructions_per_packet"].as_f64().unwrap();
         Ok((count(0), count(1)))
     };
@@ -65,13 +88,52 @@ fn instructions_of_the_path_repeat_and_a_larger_burst_takes_fewer() {
 }
 
 #[test]
-fn a_burst_that_no_poll_brings_is_refused() {
-    for burst in ["0", "65", "many"] {
-        let output = bench(&["path", "--burst", burst]);
+fn a_breakdown_adds_up_to_about_the_whole() {
+    let some = ["scalar", "--scenario", "forward", "--burst", "32", "--breakdown"];
+    let rows = match rows(&[&QUICK[..], &some].concat()) {
+        Err(why) if why.contains("instructions cannot be counted") => {
+            println!("SKIP a_breakdown_adds_up_to_about_the_whole: {why}");
+            return;
+        }
+        rows => rows.unwrap(),
+    };
+    let whole = rows[0]["instructions_per_packet"].as_f64().unwrap();
+    let shares = rows[0]["breakdown"].as_array().unwrap();
+    assert_eq!(shares.len(), 4);
+    let sum: f64 = shares
+        .iter()
+        .map(|share| share["instructions_per_packet"].as_f64().unwrap())
+        .sum();
+    assert!((0.5..1.5).contains(&(sum / whole)), "{sum} of {whole}");
+}
+
+#[test]
+fn what_cannot_be_measured_is_refused_with_what_can() {
+    for (option, value, told) in [
+        ("--burst", "0", "--burst"),
+        ("--burst", "129", "--burst"),
+        ("--burst", "many", "--burst"),
+        ("--ring", "1000", "1024"),
+        ("--state", "hot", "warm"),
+        ("--scenario", "rx", "rx_drop"),
+        ("--metadata", "some", "plain"),
+        ("--path", "mmx", "avx2"),
+    ] {
+        let output = bench(&["path", option, value]);
         assert!(!output.status.success());
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(message.contains("--burst"), "{message}");
+        assert!(message.contains(told), "{message}");
     }
+}
+
+#[test]
+fn a_baseline_that_is_none_is_refused() {
+    let output = bench(&["path", "--gate", "/nonexistent/baseline.json"]);
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && message.contains("/nonexistent/baseline.json"),
+        "{message}"
+    );
 }
 
 #[test]

@@ -1,27 +1,29 @@
 //! `millrace-bench path`: the driver's receive and transmit path alone.
 //!
-//! The bench plays the NIC on descriptor rings of its own: it writes back received descriptors and takes what was sent, at
-//! most half a ring a round, and only the driver's turn between is timed and counted. There is no model, no program, no
-//! PCIe and no IOMMU in it.
+//! The bench plays the NIC on descriptor rings of its own: it writes back received descriptors and takes what was sent, half
+//! a ring a turn, and only the driver's turn between is timed and counted. There is no model, no program, no PCIe and no
+//! IOMMU in it. Between the driver's turns a [`floor`] loop takes its own, so that a row also says how far the driver is from
+//! what the memory traffic alone costs on this machine at this moment.
 
-mod forward;
+mod baseline;
+mod case;
+mod floor;
+mod measure;
+mod rig;
 
 use crate::report::{self, Line, Report, Summary, or_dash, round};
-use crate::{BenchError, clock, step};
-use forward::Forward;
-use millrace_driver::harness::HarnessConfig;
-use millrace_driver::mem::PageSize;
-use millrace_driver::queue::BATCH;
+use crate::{BenchError, clock};
+use baseline::Baseline;
+use case::{Case, FAMILY, Metadata, Scenario, State};
+use measure::{Measured, Share, Turns};
+use millrace_driver::simd::CpuPath;
 use serde::Serialize;
+use std::path::PathBuf;
 
-/// Descriptors of each ring.
-const RING: u32 = 1024;
-/// Frames of one timed value, whatever the burst; the median is over such values.
-const SECTION: u32 = RING / 2;
-/// Frames whose instructions are counted: a whole number of refills and of transmit reports.
-const COUNTED: u32 = RING / 2;
 /// Bursts measured by default.
-const BURSTS: [u32; 4] = [BATCH as u32, 32, 8, 1];
+const BURSTS: [u32; 5] = [1, 4, 8, 32, 64];
+/// Bursts whose instructions a baseline keeps.
+const GATED_BURSTS: [u32; 4] = [1, 4, 8, 32];
 
 /// What can be asked of `path`.
 #[derive(clap::Args, Clone, Debug)]
@@ -29,55 +31,125 @@ pub struct Args {
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
-    /// Frames that a poll brings, 1 to 64 (may be given several times); 64, 32, 8 and 1 by default
-    #[arg(long = "burst", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=BATCH as i64))]
+    /// What to do with the frames (may be given several times); all three by default
+    #[arg(long = "scenario", value_name = "NAME")]
+    pub scenarios: Vec<Scenario>,
+    /// Frames that a poll brings, 1 to 128 (may be given several times); 1, 4, 8, 32 and 64 by default
+    #[arg(long = "burst", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=128))]
     pub bursts: Vec<u32>,
+    /// Descriptors of each ring, 256 to 4096 (may be given several times)
+    #[arg(long = "ring", value_name = "N", default_value = "1024", value_parser = case::ring_size)]
+    pub rings: Vec<u32>,
+    /// Where descriptors and frames are (may be given several times)
+    #[arg(long = "state", value_name = "WHERE", default_value = "warm")]
+    pub states: Vec<State>,
+    /// What is read of the write-backs (may be given several times)
+    #[arg(long = "metadata", value_name = "LEVEL", default_value = "plain")]
+    pub metadata: Vec<Metadata>,
+    /// The code to run for every packet, scalar or avx2 (may be given several times); the best that this processor has by
+    /// default
+    #[arg(long = "path", value_name = "NAME", value_parser = case::cpu_path)]
+    pub paths: Vec<CpuPath>,
     /// Milliseconds of the driver's turns to measure in each row
-    #[arg(long, default_value_t = 500, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=600_000))]
+    #[arg(long, default_value_t = 200, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..=600_000))]
     pub millis: u64,
     /// Do not count instructions
     #[arg(long)]
     pub no_instructions: bool,
+    /// Show what each stage of each row takes
+    #[arg(long)]
+    pub breakdown: bool,
+    /// Also write the report as one HTML file with plots
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Count instructions only, and fail where they are above the baseline in this file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["no_instructions", "breakdown", "json"])]
+    pub gate: Option<PathBuf>,
+    /// Count instructions only, and write them to the baseline in this file
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["no_instructions", "breakdown", "json", "gate"])]
+    pub write_baseline: Option<PathBuf>,
 }
 
-/// One scenario at one burst.
+/// One case.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
     /// Whose descriptors.
     pub family: &'static str,
-    /// `forward`: receive, swap the MAC addresses, send.
-    pub scenario: &'static str,
+    /// What is done with the frames.
+    pub scenario: Scenario,
     /// Frames that a poll brings.
     pub burst: u32,
     /// Descriptors of each ring.
     pub ring: u32,
-    /// Where descriptors and frames are: `warm` is this core's own caches.
-    pub state: &'static str,
-    /// `plain`: the raw write-back is kept and nothing is parsed out of it.
-    pub metadata: &'static str,
-    /// The code that ran: `scalar`.
+    /// Where descriptors and frames are.
+    pub state: State,
+    /// What is read of the write-backs.
+    pub metadata: Metadata,
+    /// The code that ran: `scalar` or `avx2`.
     pub path: &'static str,
     /// Core cycles a packet; see the report's notes.
     pub cycles_per_packet: f64,
     /// Instructions a packet; null where they were not counted.
     pub instructions_per_packet: Option<f64>,
-    /// The median of all sections.
-    pub nanoseconds_per_packet: f64,
-    /// The middle 80 % of the sections lie within this many percent of the median, to both sides.
+    /// Time as a multiple of the floor loop's.
+    pub vs_floor: f64,
+    /// The middle 80 % of the turns lie within this many percent of the median, to both sides.
     pub spread_percent: f64,
+    /// What each stage takes, if that was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub breakdown: Vec<Share>,
+    /// The case's name in a baseline.
+    #[serde(skip)]
+    pub key: String,
+}
+
+impl Row {
+    fn new(case: &Case, measured: Option<&Measured>, instructions: Option<f64>) -> Row {
+        let nothing = Summary {
+            median: f64::NAN,
+            spread_percent: f64::NAN,
+        };
+        let (time, floor, gigahertz) =
+            measured.map_or((nothing, nothing, f64::NAN), |m| (m.time, m.floor, m.gigahertz));
+        Row {
+            family: FAMILY,
+            scenario: case.scenario,
+            burst: case.burst,
+            ring: case.ring,
+            state: case.state,
+            metadata: case.metadata,
+            path: case.path.name(),
+            cycles_per_packet: round(time.median * gigahertz),
+            instructions_per_packet: instructions.map(round),
+            vs_floor: (time.median / floor.median * 100.0).round() / 100.0,
+            spread_percent: time.spread_percent,
+            breakdown: Vec::new(),
+            key: case.key(),
+        }
+    }
 }
 
 impl Line for Row {
     fn header() -> String {
         format!(
-            "{:<7} {:<9} {:>5} {:>5} {:<6} {:<9} {:<7} {:>9} {:>9} {:>7}",
-            "family", "scenario", "burst", "ring", "state", "metadata", "path", "cycles/p", "instr/p", "+-%"
+            "{:<7} {:<8} {:>5} {:>5} {:<5} {:<8} {:<6} {:>9} {:>9} {:>8} {:>6}",
+            "family",
+            "scenario",
+            "burst",
+            "ring",
+            "state",
+            "metadata",
+            "path",
+            "cycles/p",
+            "instr/p",
+            "vs floor",
+            "+-%"
         )
     }
 
     fn line(&self) -> String {
-        format!(
-            "{:<7} {:<9} {:>5} {:>5} {:<6} {:<9} {:<7} {:>9.1} {:>9} {:>7.1}",
+        let mut line = format!(
+            "{:<7} {:<8} {:>5} {:>5} {:<5} {:<8} {:<6} {:>9.1} {:>9} {:>8.2} {:>6.1}",
             self.family,
             self.scenario,
             self.burst,
@@ -87,152 +159,175 @@ impl Line for Row {
             self.path,
             self.cycles_per_packet,
             or_dash(self.instructions_per_packet),
+            self.vs_floor,
             self.spread_percent
-        )
+        );
+        for share in &self.breakdown {
+            line.push_str(&format!(
+                "\n{:>50} {:>9.1} {:>9}",
+                share.stage,
+                share.cycles_per_packet,
+                or_dash(share.instructions_per_packet)
+            ));
+        }
+        line
     }
 }
 
 /// Runs the bench and prints the report.
 pub fn run(args: &Args) -> Result<(), BenchError> {
-    let bursts = if args.bursts.is_empty() {
-        &BURSTS[..]
-    } else {
-        &args.bursts
-    };
+    if let Some(file) = &args.gate {
+        return gate(file);
+    }
+    if let Some(file) = &args.write_baseline {
+        let rows = count(&gated_cases())?;
+        Baseline::update(file, &rows)?;
+        println!(
+            "{} cases written to {} for {}",
+            rows.len(),
+            file.display(),
+            baseline::build()
+        );
+        return Ok(());
+    }
     let machine = report::machine();
     clock::stay_on_this_cpu();
-    let rows = bursts
+    let rows = cases(args)
         .iter()
-        .map(|&burst| row(args, burst))
+        .map(|case| row(args, case))
         .collect::<Result<Vec<_>, _>>()?;
     let instructions = if args.no_instructions {
-        "instructions were not counted".to_owned()
+        "instructions were not counted"
     } else {
-        format!("instructions: single steps over {COUNTED} frames")
+        "instructions: single steps over one turn"
     };
     let notes = vec![
-        "the bench plays the NIC on the rings; only the driver's turns are timed: no PCIe, no IOMMU, no program".to_owned(),
-        format!(
-            "burst {BATCH}: half a ring waits and each poll takes {BATCH}; smaller bursts: that many frames wait, and one poll takes them"
-        ),
-        "cycles: time x core frequency, which a chain of dependent operations measures beside each row; the cost of \
-         reading the clock is taken off, once a turn, so small bursts are less exact; no PMU"
+        "the bench plays the NIC on the rings; only the driver's turns, of half a ring each, are timed: no PCIe, no IOMMU, \
+         no MMIO, no program"
             .to_owned(),
-        instructions,
+        "cycles: median turn x core frequency, which a chain of dependent operations measures beside each row; the cost of \
+         reading the clock is taken off; no PMU"
+            .to_owned(),
+        "vs floor: the median turn over that of a scalar loop that touches only descriptors and the frames' first line, \
+         interleaved turn by turn"
+            .to_owned(),
+        "L3, cold: before each turn, of both, the bench writes over twice the L2, or L3, cache, so the driver's own records \
+         are out too"
+            .to_owned(),
+        instructions.to_owned(),
     ];
-    Report {
+    let report = Report {
         bench: "path",
         machine,
         notes,
         rows,
-    }
-    .print(args.json)
-}
-
-fn row(args: &Args, burst: u32) -> Result<Row, BenchError> {
-    let nanos = args.millis * 1_000_000;
-    let bar = report::progress(format!("forward, burst {burst}"), nanos);
-    let mut turns = Turns::new(burst)?;
-    // Every buffer and every slot of the rings has been touched after a few times round.
-    turns.frames(8 * RING, Forward::drain)?;
-    let before = clock::gigahertz();
-    let samples = turns.measure(nanos, |done| bar.set_position(done))?;
-    let gigahertz = before.max(clock::gigahertz());
-    let instructions = if args.no_instructions {
-        None
-    } else {
-        bar.set_message("counting instructions");
-        Some(turns.instructions()?)
     };
-    bar.finish_and_clear();
-    let Summary {
-        median,
-        spread_percent,
-    } = Summary::of(&samples);
-    Ok(Row {
-        family: "ixgbe",
-        scenario: "forward",
-        burst,
-        ring: RING,
-        state: "warm",
-        metadata: "plain",
-        path: "scalar",
-        cycles_per_packet: round(median * gigahertz),
-        instructions_per_packet: instructions.map(round),
-        nanoseconds_per_packet: round(median),
-        spread_percent,
-    })
+    report.write_html(args.html.as_deref())?;
+    report.print(args.json)
 }
 
-/// The driver's turns, with the NIC's between them.
-struct Turns {
-    forward: Forward,
-    /// Frames that wait at the start of a turn.
-    waiting: u32,
-    /// Frames of the last turn, which the NIC has yet to send.
-    last: u32,
-}
-
-impl Turns {
-    fn new(burst: u32) -> Result<Turns, BenchError> {
-        let forward = Forward::new(&HarnessConfig {
-            rx_ring: RING,
-            tx_ring: RING,
-            page: PageSize::Best,
-            ..HarnessConfig::default()
-        })?;
-        Ok(Turns {
-            forward,
-            waiting: if burst == BATCH as u32 { RING / 2 } else { burst },
-            last: 0,
-        })
+/// Every combination of what was asked for.
+fn cases(args: &Args) -> Vec<Case> {
+    fn or<T: Clone>(given: &[T], default: &[T]) -> Vec<T> {
+        if given.is_empty() { default } else { given }.to_vec()
     }
-
-    /// As many turns as make at least `frames`; `turn` plays the driver. Gives the frames and the turns.
-    fn frames(
-        &mut self,
-        frames: u32,
-        mut turn: impl FnMut(&mut Forward, usize),
-    ) -> Result<(u32, u32), BenchError> {
-        let turns = frames.div_ceil(self.waiting);
-        for _ in 0..turns {
-            self.forward.supply(self.last, self.waiting)?;
-            turn(&mut self.forward, self.waiting as usize);
-            self.last = self.waiting;
-        }
-        Ok((turns * self.waiting, turns))
-    }
-
-    /// Nanoseconds a frame, one value a section, until `nanos` are used up.
-    fn measure(&mut self, nanos: u64, mut progress: impl FnMut(u64)) -> Result<Vec<f64>, BenchError> {
-        let cost = clock::wall_reading_cost();
-        let (mut used, mut samples) = (0, Vec::new());
-        while used < nanos {
-            let mut spent = 0;
-            let (frames, turns) = self.frames(SECTION, |forward, waiting| {
-                let start = clock::wall_nanos();
-                forward.drain(waiting);
-                spent += clock::wall_nanos() - start;
-            })?;
-            used += spent.max(1);
-            samples.push((spent as f64 - cost * f64::from(turns)) / f64::from(frames));
-            progress(used.min(nanos));
-        }
-        Ok(samples)
-    }
-
-    /// Instructions a frame, by single steps.
-    fn instructions(&mut self) -> Result<f64, BenchError> {
-        let (mut counted, mut failure) = (0, None);
-        let (frames, _) = self.frames(COUNTED, |forward, waiting| {
-            match step::count(|| forward.drain(waiting)) {
-                Ok(((), count)) => counted += count,
-                Err(error) => failure = Some(error),
+    let scenarios = or(
+        &args.scenarios,
+        &[Scenario::RxDrop, Scenario::Forward, Scenario::Tx],
+    );
+    let bursts = or(&args.bursts, &BURSTS);
+    let paths = or(&args.paths, &[CpuPath::best()]);
+    let mut cases = Vec::new();
+    for &path in &paths {
+        for &metadata in &args.metadata {
+            for &state in &args.states {
+                for &ring in &args.rings {
+                    for &scenario in &scenarios {
+                        cases.extend(bursts.iter().map(|&burst| Case {
+                            scenario,
+                            burst,
+                            ring,
+                            state,
+                            metadata,
+                            path,
+                        }));
+                    }
+                }
             }
-        })?;
-        match failure {
-            Some(error) => Err(BenchError::Counting(error)),
-            None => Ok(counted as f64 / f64::from(frames)),
         }
     }
+    cases
+}
+
+fn row(args: &Args, case: &Case) -> Result<Row, BenchError> {
+    let nanos = args.millis * 1_000_000;
+    let bar = report::progress(case.to_string(), nanos);
+    let mut turns = Turns::new(case)?;
+    let measured = turns.measure(nanos, |done| bar.set_position(done))?;
+    bar.set_message("counting instructions");
+    let instructions = match args.no_instructions {
+        true => None,
+        false => Some(turns.instructions()?),
+    };
+    let mut row = Row::new(case, Some(&measured), instructions);
+    if args.breakdown {
+        row.breakdown = turns.breakdown(!args.no_instructions)?;
+    }
+    bar.finish_and_clear();
+    Ok(row)
+}
+
+/// The cases that a baseline keeps: those that this processor can run.
+fn gated_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for path in CpuPath::all() {
+        for scenario in [Scenario::RxDrop, Scenario::Forward, Scenario::Tx] {
+            for burst in GATED_BURSTS {
+                cases.push(Case {
+                    scenario,
+                    burst,
+                    ring: 1024,
+                    state: State::Warm,
+                    metadata: Metadata::Plain,
+                    path,
+                });
+            }
+        }
+        cases.push(Case {
+            scenario: Scenario::Forward,
+            burst: 32,
+            ring: 1024,
+            state: State::Warm,
+            metadata: Metadata::Full,
+            path,
+        });
+    }
+    cases
+}
+
+fn count(cases: &[Case]) -> Result<Vec<Row>, BenchError> {
+    cases
+        .iter()
+        .map(|case| Ok(Row::new(case, None, Some(Turns::new(case)?.instructions()?))))
+        .collect()
+}
+
+/// Counts the cases of the baseline and compares.
+fn gate(file: &std::path::Path) -> Result<(), BenchError> {
+    let baseline = Baseline::read(file)?;
+    let rows = count(&gated_cases())?;
+    let counts = rows
+        .iter()
+        .filter_map(|row| Some((row.key.as_str(), row.instructions_per_packet?)));
+    let verdict = baseline.judge(&baseline::build(), !cfg!(debug_assertions), counts);
+    for remark in &verdict.remarks {
+        println!("{remark}");
+    }
+    if verdict.failures.is_empty() {
+        println!("{} cases counted, none above its limit", rows.len());
+        return Ok(());
+    }
+    Err(BenchError::Gate {
+        failures: verdict.failures,
+    })
 }

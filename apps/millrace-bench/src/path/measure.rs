@@ -1,0 +1,214 @@
+//! One case: the driver's turns, the floor's between them, and instructions.
+
+use super::case::{Case, State};
+use super::floor::Floor;
+use super::rig::{Rig, Stage, Unwatched, Watch};
+use crate::report::{Summary, round};
+use crate::{BenchError, clock, step};
+use serde::Serialize;
+use std::hint::black_box;
+
+/// Fewest turns that a median is made of.
+const LEAST_TURNS: usize = 7;
+/// Times round the ring before anything is measured: every buffer and every slot has been touched.
+const WARM_UP: u32 = 8;
+
+/// What was measured of a case.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// Nanoseconds a packet.
+    pub time: Summary,
+    /// The floor's, from turns between the driver's.
+    pub floor: Summary,
+    /// Core cycles a nanosecond, meanwhile.
+    pub gigahertz: f64,
+}
+
+/// A stage's share.
+#[derive(Clone, Debug, Serialize)]
+pub struct Share {
+    /// `receive`, `work`, `push` or `submit`.
+    pub stage: &'static str,
+    /// Core cycles a packet.
+    pub cycles_per_packet: f64,
+    /// Instructions a packet; null where they were not counted.
+    pub instructions_per_packet: Option<f64>,
+}
+
+/// The driver's turns, with the NIC's between them.
+pub struct Turns {
+    rig: Rig,
+    floor: Floor,
+    thrash: Option<Vec<u64>>,
+    /// Frames of a turn: half a ring.
+    frames: u32,
+    /// Frames of the last turn, which the NIC has yet to send.
+    last: u32,
+}
+
+impl Turns {
+    pub fn new(case: &Case) -> Result<Turns, BenchError> {
+        let bytes = match case.state {
+            State::Warm => 0,
+            State::L3 => 2 * clock::cache_bytes(2),
+            State::Cold => 2 * clock::cache_bytes(3),
+        };
+        let mut turns = Turns {
+            rig: Rig::new(case)?,
+            floor: Floor::new(case),
+            thrash: (bytes > 0).then(|| vec![1; bytes / 8]),
+            frames: case.ring / 2,
+            last: 0,
+        };
+        for _ in 0..2 * WARM_UP {
+            turns.turn(Rig::drain)?;
+            turns.floor_turn(Floor::drain);
+        }
+        Ok(turns)
+    }
+
+    fn turn<T>(&mut self, turn: impl FnOnce(&mut Rig, usize) -> T) -> Result<T, BenchError> {
+        self.rig.supply(self.last, self.frames)?;
+        self.last = self.frames;
+        self.push_out();
+        Ok(turn(&mut self.rig, self.frames as usize))
+    }
+
+    fn floor_turn<T>(&mut self, turn: impl FnOnce(&mut Floor, usize) -> T) -> T {
+        self.floor.supply(self.frames as usize);
+        self.push_out();
+        turn(&mut self.floor, self.frames as usize)
+    }
+
+    /// Reads so much memory that what lay in the caches above no longer does.
+    fn push_out(&mut self) {
+        if let Some(thrash) = &mut self.thrash {
+            let sum: u64 = thrash
+                .iter_mut()
+                .step_by(8)
+                .map(|line| {
+                    *line = line.wrapping_add(1);
+                    *line
+                })
+                .sum();
+            black_box(sum);
+        }
+    }
+
+    /// Times turns of both until the driver's have taken `nanos`.
+    pub fn measure(&mut self, nanos: u64, mut progress: impl FnMut(u64)) -> Result<Measured, BenchError> {
+        let cost = clock::wall_reading_cost();
+        let per_frame = |nanos: u64, frames: u32| (nanos as f64 - cost).max(0.0) / f64::from(frames);
+        let before = clock::gigahertz();
+        let (mut used, mut ours, mut floors) = (0, Vec::new(), Vec::new());
+        while used < nanos || ours.len() < LEAST_TURNS {
+            let spent = self.turn(|rig, frames| {
+                let start = clock::wall_nanos();
+                rig.drain(frames);
+                clock::wall_nanos() - start
+            })?;
+            let floor = self.floor_turn(|floor, frames| {
+                let start = clock::wall_nanos();
+                floor.drain(frames);
+                clock::wall_nanos() - start
+            });
+            ours.push(per_frame(spent, self.frames));
+            floors.push(per_frame(floor, self.frames));
+            // An interruption is no work, and must not end the measurement.
+            used += spent.clamp(1, nanos / LEAST_TURNS as u64);
+            progress(used.min(nanos));
+        }
+        Ok(Measured {
+            time: Summary::of(&ours),
+            floor: Summary::of(&floors),
+            gigahertz: before.max(clock::gigahertz()),
+        })
+    }
+
+    /// Instructions a frame, by single steps over a turn.
+    pub fn instructions(&mut self) -> Result<f64, BenchError> {
+        let counted = self.turn(|rig, frames| step::count(|| rig.drain(frames)))?;
+        let ((), count) = counted.map_err(BenchError::Counting)?;
+        Ok(count as f64 / f64::from(self.frames))
+    }
+
+    /// What each stage takes.
+    pub fn breakdown(&mut self, count: bool) -> Result<Vec<Share>, BenchError> {
+        const TURNS: usize = 200;
+        let cost = clock::wall_reading_cost();
+        let gigahertz = clock::gigahertz();
+        let mut nanos: [Vec<f64>; 4] = Default::default();
+        for _ in 0..TURNS {
+            let mut watch = Timed {
+                nanos: [0; 4],
+                times: [0; 4],
+            };
+            self.turn(|rig, frames| rig.drain_with(frames, &mut watch))?;
+            for ((all, nanos), times) in nanos.iter_mut().zip(watch.nanos).zip(watch.times) {
+                let own = nanos as f64 - cost * f64::from(times);
+                all.push(own.max(0.0) / f64::from(self.frames));
+            }
+        }
+        let mut counted = Counted {
+            counts: [0; 4],
+            failure: None,
+        };
+        if count {
+            self.turn(|rig, frames| rig.drain_with(frames, &mut counted))?;
+            if let Some(error) = counted.failure {
+                return Err(BenchError::Counting(error));
+            }
+        }
+        let shares = Stage::ALL.iter().zip(&nanos).zip(counted.counts);
+        Ok(shares
+            .map(|((stage, nanos), instructions)| Share {
+                stage: stage.name(),
+                cycles_per_packet: round(Summary::of(nanos).median * gigahertz),
+                instructions_per_packet: count.then(|| round(instructions as f64 / f64::from(self.frames))),
+            })
+            .collect())
+    }
+}
+
+struct Timed {
+    nanos: [u64; 4],
+    times: [u32; 4],
+}
+
+impl Watch for Timed {
+    #[inline(always)]
+    fn stage<T>(&mut self, stage: Stage, part: impl FnOnce() -> T) -> T {
+        let start = clock::wall_nanos();
+        let result = part();
+        self.nanos[stage as usize] += clock::wall_nanos() - start;
+        self.times[stage as usize] += 1;
+        result
+    }
+}
+
+struct Counted {
+    counts: [u64; 4],
+    failure: Option<std::io::Error>,
+}
+
+impl Watch for Counted {
+    fn stage<T>(&mut self, stage: Stage, part: impl FnOnce() -> T) -> T {
+        let mut result = None;
+        let mut part = Some(part);
+        let outcome = step::count(|| {
+            if let Some(part) = part.take() {
+                result = Some(part());
+            }
+        });
+        match outcome {
+            Ok(((), count)) => self.counts[stage as usize] += count,
+            Err(error) => self.failure = Some(error),
+        }
+        match (result, part) {
+            (Some(result), _) => result,
+            // Counting never began.
+            (None, Some(part)) => Unwatched.stage(stage, part),
+            (None, None) => unreachable!("the part ran and gave its result"),
+        }
+    }
+}
