@@ -5,19 +5,6 @@ nics() {
         [ "$(cat $_d/vendor):$(cat $_d/device)" = 0x8086:0x10fb ] && basename $_d
     done
 }
-ask() {
-    if [ -z "$_asked" ]; then
-        stty -F /dev/ttyS1 raw -echo || { ANSWER="no second serial line"; return 1; }
-        exec 3<> /dev/ttyS1
-        _asked=1
-    fi
-    echo "$*" >&3
-    _status=; ANSWER=
-    read -t 30 -r _status ANSWER <&3
-    [ "$_status" = ok ] && return 0
-    ANSWER="the far end says '$_status $ANSWER' to '$1'"
-    return 1
-}
 driver_of() { basename "$(readlink /sys/bus/pci/devices/$1/driver 2>/dev/null)"; }
 set -- $(nics)
 TRAPPED=$1 MAPPED=$2 SITE=$3

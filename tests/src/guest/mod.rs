@@ -4,12 +4,14 @@
 //! makes an initramfs of them ([`cpio`], [`kmod`]); [`qemu`] boots it with a `nic-model` attached over vfio-user and
 //! reads the results, one line a scenario, from the serial line. [`scenario`] is what each boot runs, [`linux`] the
 //! suites for Linux's own drivers, helped by [`line`] from the far end of the wire, [`vfio`] those for ours on the kernel's
-//! VFIO ([`binaries`]: programs of this workspace in a guest; [`talk`]: what a guest asks the host), [`suites`] the list of
-//! all. [`tally`] reports, and holds what was seen against [`compat`], the matrix of what works.
+//! VFIO ([`binaries`]: programs of this workspace in a guest; [`talk`]: what a guest asks the host), [`dpdk`] those for
+//! DPDK's ([`recording`]: what left through a model's wire), [`suites`] the list of all. [`tally`] reports, and holds what
+//! was seen against [`compat`], the matrix of what works.
 
 pub mod binaries;
 pub mod compat;
 pub mod cpio;
+pub mod dpdk;
 pub mod fetch;
 pub mod image;
 pub mod kmod;
@@ -17,6 +19,7 @@ pub mod line;
 pub mod linux;
 pub mod model;
 pub mod qemu;
+pub mod recording;
 pub mod scenario;
 pub mod suites;
 pub mod talk;

@@ -1,5 +1,6 @@
 //! Every boot the lab knows.
 
+use super::dpdk;
 use super::fetch::Series;
 use super::linux;
 use super::scenario::Suite;
@@ -16,6 +17,9 @@ pub fn all(kernels: &[Series], soak: bool, only: Option<&str>) -> Vec<Suite> {
         if series == Series::V6_12 || soak {
             suites.push((vfio::ixgbe(series), &vfio::BRING_UP[..]));
         }
+    }
+    if kernels.contains(&Series::V6_12) {
+        suites.push((dpdk::ixgbe(), &dpdk::BRING_UP[..]));
     }
     suites
         .into_iter()
