@@ -6,6 +6,7 @@
 mod map;
 mod port;
 mod prog;
+mod prog_run;
 mod stats;
 mod table;
 mod words;
@@ -61,6 +62,7 @@ Examples:
   millrace prog load filter.bpf.o filter      ship an XDP object to the instance
   millrace prog attach filter port eth0       run it on every queue of eth0
   millrace prog replace filter2 port eth0 queue 0
+  millrace prog run filter.bpf.o --pcap in.pcap   try a program on a capture; no instance, no device
   millrace map dump name conntrack            entries of a map, in hex as bpftool
   millrace stats --watch                      rates, every second
   millrace --instance lb --json stats         one of several instances, for a script"
@@ -160,6 +162,11 @@ where
             names.iter().map(|name| format!("{name}\n")).collect()
         };
         return Ok(out.write_all(text.as_bytes())?);
+    }
+    if let Object::Prog(prog) = &args.object
+        && let Some(offline) = prog.offline()
+    {
+        return prog_run::run(offline, args.json, out);
     }
     let client = Client::connect(&dir, args.instance.as_deref())?;
     let mut cx = Context {

@@ -1,5 +1,6 @@
 //! `millrace prog`.
 
+use super::prog_run::RunArgs;
 use super::words::{Words, queue};
 use super::{CliError, Context, rows, text, words_of};
 use crate::control::protocol::MAX_REQUEST;
@@ -38,6 +39,8 @@ enum ProgVerb {
         /// [function F] [reuse MAP]...
         words: Vec<String>,
     },
+    /// Try a program on the frames of a capture, without instance or device
+    Run(RunArgs),
     /// Forget a program that is attached nowhere
     Unload {
         /// Its name
@@ -63,6 +66,16 @@ enum ProgVerb {
     },
 }
 
+impl ProgArgs {
+    /// A verb that needs no instance.
+    pub(super) fn offline(&self) -> Option<&RunArgs> {
+        match &self.verb {
+            Some(ProgVerb::Run(args)) => Some(args),
+            _ => None,
+        }
+    }
+}
+
 pub(super) fn run(cx: &mut Context<'_>, args: ProgArgs) -> Result<(), CliError> {
     match args.verb.unwrap_or(ProgVerb::Show { name: None }) {
         ProgVerb::Show { name } => {
@@ -79,6 +92,7 @@ pub(super) fn run(cx: &mut Context<'_>, args: ProgArgs) -> Result<(), CliError> 
             }
             cx.show(&answer, |v| Ok(rows(v).iter().map(one).collect()))
         }
+        ProgVerb::Run(args) => super::prog_run::run(&args, cx.json, cx.out),
         ProgVerb::Load { file, name, words } => load(cx, file, name, words),
         ProgVerb::Unload { name } => cx.done("prog.unload", json!({"name": name})),
         ProgVerb::Attach { words } => {
