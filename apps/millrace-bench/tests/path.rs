@@ -66,7 +66,17 @@ fn each_case_is_a_row_with_the_agreed_names() {
 #[test]
 fn instructions_of_the_path_repeat_and_a_larger_burst_takes_fewer() {
     let count = || -> Result<(f64, f64), String> {
-        let some = ["scalar", "--scenario", "forward", "--burst", "64", "--burst", "1"];
+        let some = [
+            "scalar",
+            "--ring",
+            "256",
+            "--scenario",
+            "forward",
+            "--burst",
+            "64",
+            "--burst",
+            "1",
+        ];
         let rows = rows(&[&QUICK[..], &some].concat())?;
         let count = |i: usize| rows[i]["instructions_per_packet"].as_f64().unwrap();
         Ok((count(0), count(1)))
@@ -89,7 +99,16 @@ fn instructions_of_the_path_repeat_and_a_larger_burst_takes_fewer() {
 
 #[test]
 fn a_breakdown_adds_up_to_about_the_whole() {
-    let some = ["scalar", "--scenario", "forward", "--burst", "32", "--breakdown"];
+    let some = [
+        "scalar",
+        "--ring",
+        "256",
+        "--scenario",
+        "forward",
+        "--burst",
+        "32",
+        "--breakdown",
+    ];
     let rows = match rows(&[&QUICK[..], &some].concat()) {
         Err(why) if why.contains("instructions cannot be counted") => {
             println!("SKIP a_breakdown_adds_up_to_about_the_whole: {why}");
