@@ -2,7 +2,7 @@
 //! stream in which calls are relative and maps are named by index.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::insn::{self, Insn};
 use crate::kfunc::Kfunc;
@@ -131,6 +131,7 @@ impl Linker<'_> {
             lines,
             btf: Arc::clone(&self.object.btf),
             jit: jit::Slot::default(),
+            zeroed: OnceLock::new(),
         })
     }
 

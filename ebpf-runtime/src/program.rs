@@ -96,6 +96,8 @@ pub(crate) struct Body {
     pub btf: Arc<Btf>,
     /// Its machine code, once an instance asked for it.
     pub jit: jit::Slot,
+    /// Where functions begin that read stack they have not written; known once the program is verified.
+    pub zeroed: OnceLock<Vec<usize>>,
 }
 
 impl Body {
@@ -141,9 +143,14 @@ impl Program {
 
     /// Proves that the program can do no harm, once; later calls give the first one's result.
     pub fn verify(&self) -> Result<&Arc<Verified>, LoadError> {
-        let result = self
-            .verified
-            .get_or_init(|| verify(&self.body, &self.collection).map(Arc::new));
+        let result = self.verified.get_or_init(|| {
+            let verified = verify(&self.body, &self.collection)?;
+            let functions = self.body.functions.iter().zip(&verified.functions);
+            let zeroed = functions.filter(|(_, f)| f.zero).map(|((start, _), _)| *start);
+            // Verified once, so set once.
+            let _ = self.body.zeroed.set(zeroed.collect());
+            Ok(Arc::new(verified))
+        });
         result
             .as_ref()
             .map_err(|refusal| LoadError::Refused(refusal.clone()))

@@ -1,7 +1,7 @@
 //! Programs as bare bytecode, the form in which a control client ships them and bpf(2) takes them.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::insn::{self, Insn, SLOT, decode_all};
 use crate::kfunc::Kfunc;
@@ -55,6 +55,7 @@ impl Program {
             lines: Lines::default(),
             btf: Arc::new(Btf::default()),
             jit: jit::Slot::default(),
+            zeroed: OnceLock::new(),
         };
         check::check(&body)?;
         let body = Arc::new(body);

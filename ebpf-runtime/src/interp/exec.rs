@@ -61,14 +61,27 @@ pub(crate) enum Stop {
     TailCall { map: u64, index: u32 },
 }
 
+/// Looks on while a program runs; `()` looks at nothing and costs nothing.
+pub(crate) trait Watch {
+    /// Before each instruction.
+    fn step(&mut self, pc: usize, machine: &Machine, core: &Core, buf: &XdpBuff<'_>);
+}
+
+impl Watch for () {
+    #[inline(always)]
+    fn step(&mut self, _: usize, _: &Machine, _: &Core, _: &XdpBuff<'_>) {}
+}
+
 /// Runs until the program ends, changes units or faults. `machine.pc` then is the instruction concerned.
-pub(super) fn exec(
+pub(super) fn exec<W: Watch>(
     code: &[Op],
     core: &mut Core,
     machine: &mut Machine,
     buf: &mut XdpBuff<'_>,
+    watch: &mut W,
 ) -> Result<Stop, Fault> {
     let mut pc = machine.pc;
+    clear(code, pc, core, machine);
     macro_rules! check {
         ($e:expr) => {
             match $e {
@@ -90,6 +103,7 @@ pub(super) fn exec(
             return Err(Fault::Budget);
         }
         core.left -= 1;
+        watch.step(pc, machine, core, buf);
         let (d, s) = (usize::from(op.dst & 15), usize::from(op.src & 15));
         let regs = &mut machine.regs;
         let imm = op.imm as u64;
@@ -306,6 +320,7 @@ pub(super) fn exec(
                 insn::CALL_LOCAL => {
                     check!(push(core, machine, pc + 1, Then::Return));
                     pc = op.off as usize;
+                    clear(code, pc, core, machine);
                     continue;
                 }
                 insn::CALL_KFUNC => {
@@ -324,6 +339,7 @@ pub(super) fn exec(
                         Outcome::Repeat(then) => {
                             check!(push(core, machine, pc + 1, then));
                             pc = check!(again(core, machine));
+                            clear(code, pc, core, machine);
                             continue;
                         }
                     }
@@ -340,6 +356,7 @@ pub(super) fn exec(
                     machine.pc = pc;
                     return Ok(Stop::Switch);
                 }
+                clear(code, pc, core, machine);
                 continue;
             }
             _ => {
@@ -348,6 +365,14 @@ pub(super) fn exec(
             }
         }
         pc += 1;
+    }
+}
+
+/// Zeroes the frame of a function that begins here if the function reads stack that it has not written.
+#[inline(always)]
+fn clear(code: &[Op], pc: usize, core: &mut Core, machine: &Machine) {
+    if code.get(pc).is_some_and(|op| op.clears) {
+        core.space.clear_frame(machine.depth);
     }
 }
 

@@ -15,7 +15,7 @@ use crate::program::Program;
 use crate::{Fault, FaultReport, HintLayout, InstanceStats, Redirect, Verdict, XdpBuff};
 use exec::{Frame, Stop};
 
-pub(crate) use exec::{MAY_GOTO_MAX, Then, context, errno};
+pub(crate) use exec::{MAY_GOTO_MAX, Then, Watch, context, errno};
 use unit::Unit;
 
 /// Instructions a run may execute unless [`crate::Instance::set_budget`] says otherwise.
@@ -118,6 +118,11 @@ impl Interp {
 
     /// Runs the program on one frame.
     pub fn run(&mut self, buf: &mut XdpBuff<'_>) -> Verdict {
+        self.run_watched(buf, &mut ())
+    }
+
+    /// Runs the program on one frame while somebody looks on.
+    pub fn run_watched(&mut self, buf: &mut XdpBuff<'_>, watch: &mut impl Watch) -> Verdict {
         let core = &mut self.core;
         let machine = &mut self.machine;
         core.left = core.budget;
@@ -130,7 +135,7 @@ impl Interp {
         (machine.pc, machine.unit, machine.depth) = (0, 0, 0);
         (machine.tail_calls, machine.gotos) = (0, 0);
 
-        let result = self.drive(buf);
+        let result = self.drive(buf, watch);
         self.release(buf);
         self.stats.runs += 1;
         self.stats.instructions += self.core.budget - self.core.left;
@@ -152,10 +157,10 @@ impl Interp {
         }
     }
 
-    fn drive(&mut self, buf: &mut XdpBuff<'_>) -> Result<u64, Fault> {
+    fn drive(&mut self, buf: &mut XdpBuff<'_>, watch: &mut impl Watch) -> Result<u64, Fault> {
         loop {
             let unit = self.units.get(self.machine.unit).ok_or(Fault::HelperArgument)?;
-            match exec::exec(&unit.code, &mut self.core, &mut self.machine, buf)? {
+            match exec::exec(&unit.code, &mut self.core, &mut self.machine, buf, watch)? {
                 Stop::Exit => return Ok(self.machine.regs[0]),
                 Stop::Switch => {}
                 Stop::TailCall { map, index } => self.tail_call(map, index)?,

@@ -15,6 +15,8 @@ pub(super) struct Op {
     /// Memory offset, or the absolute target of a jump or call.
     pub off: i32,
     pub imm: i64,
+    /// A function begins here that needs its frame zeroed.
+    pub clears: bool,
 }
 
 impl Op {
@@ -60,6 +62,7 @@ impl Unit {
                 src: insn.src,
                 off: i32::from(insn.off),
                 imm: i64::from(insn.imm),
+                clears: false,
             };
             if skip {
                 skip = false;
@@ -72,6 +75,12 @@ impl Unit {
                 op.off = target(at, i32::from(insn.off));
             }
             code.push(op);
+        }
+        let zeroed = body.zeroed.get().into_iter().flatten();
+        for start in zeroed {
+            if let Some(op) = code.get_mut(*start) {
+                op.clears = true;
+            }
         }
         Unit {
             body: body.clone(),

@@ -148,6 +148,12 @@ impl Space {
         }
     }
 
+    /// Zeroes the frame of call depth `depth`.
+    pub fn clear_frame(&mut self, depth: usize) {
+        let end = STACK.saturating_sub(depth * FRAME);
+        self.stack.0[end.saturating_sub(FRAME)..end].fill(0);
+    }
+
     /// Puts an array index where a callback can read it as its key; gives its address.
     pub fn index_key(&mut self, index: u32) -> u64 {
         self.stack.0[STACK..STACK + 4].copy_from_slice(&index.to_ne_bytes());

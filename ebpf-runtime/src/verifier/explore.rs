@@ -8,7 +8,7 @@ use super::deps::{Deps, NONE};
 use super::facts::{Fact, FunctionFacts, Verified, VerifyStats};
 use super::keep::{Checkpoint, Visit};
 use super::live::{self, Regs};
-use super::problem::{Problem, Refusal, refuse};
+use super::problem::{Problem, Refusal, Step, refuse};
 use super::proto;
 use super::scalar::Scalar;
 use super::state::{Callback, Frame, Kind, MapRef, Reg, State};
@@ -581,7 +581,14 @@ impl<'a> Verifier<'a> {
                 .map(|n| (n, regs[usize::from(n).min(10)].to_string()))
                 .collect(),
             calls: calls.collect(),
-            path: path.to_vec(),
+            path: path
+                .iter()
+                .map(|insn| Step {
+                    insn: *insn,
+                    code: words::disassemble(self.body.insns[*insn]),
+                    line: self.body.line(*insn),
+                })
+                .collect(),
         })
     }
 }

@@ -10,6 +10,9 @@ use super::state::{Byte, Reg, Slot, State};
 
 /// Turns of a loop after which numbers that change from turn to turn are forgotten even if something depends on them.
 const PATIENCE: u32 = 40;
+/// Kept states of an instruction that a state is compared with.
+const LOOKED_AT: usize = 48;
+
 /// A kept state.
 pub(super) struct Checkpoint {
     pub state: Option<Rc<State>>,
@@ -53,12 +56,13 @@ impl Verifier<'_> {
     ) -> Result<Visit, Problem> {
         let mut widen_from = None;
         let mut turns = 0;
-        let mut i = 0;
-        while i < self.kept[at].len() {
+        // The latest first, and not all of them: a long loop keeps many.
+        let from = self.kept[at].len();
+        for i in (from.saturating_sub(LOOKED_AT)..from).rev() {
             let index = self.kept[at][i];
             let c = &self.checkpoints[index as usize];
             let Some(old) = c.state.clone() else {
-                self.kept[at].swap_remove(i);
+                self.kept[at].remove(i);
                 continue;
             };
             if c.branches > 0 {
@@ -83,7 +87,6 @@ impl Verifier<'_> {
                 } else if self.endless && !head {
                     self.same_again(&old, state, at)?;
                 }
-                i += 1;
                 continue;
             }
             let mut compare = Compare::new(
@@ -105,10 +108,8 @@ impl Verifier<'_> {
             if c.misses > c.hits * 3 + 3 && !c.head && self.kept[at].len() > 8 {
                 c.state = None;
                 self.stats.states -= 1;
-                self.kept[at].swap_remove(i);
-                continue;
+                self.kept[at].remove(i);
             }
-            i += 1;
         }
         if let Some(old) = widen_from {
             self.widen(&old, state, turns);
@@ -117,13 +118,17 @@ impl Verifier<'_> {
             return Ok(Visit::Go);
         }
         if self.stats.states >= self.limits.states {
-            return refuse(
-                format!(
-                    "the program is too complex: {} states are kept",
-                    self.stats.states
-                ),
-                "bound loops more tightly, use bpf_loop, or split the program with tail calls",
-            );
+            // Memory is bounded too. Helpers' loops need their heads kept to come to rest.
+            if head {
+                return refuse(
+                    format!(
+                        "the program is too complex: {} states are kept",
+                        self.stats.states
+                    ),
+                    "let fewer numbers change from turn to turn, or split the program with tail calls",
+                );
+            }
+            return Ok(Visit::Go);
         }
         self.renew(state);
         self.stats.states += 1;

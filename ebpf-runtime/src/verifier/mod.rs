@@ -27,6 +27,8 @@ mod problem;
 mod proto;
 mod prune;
 mod scalar;
+#[cfg(test)]
+mod soundness;
 mod stack;
 mod state;
 mod tnum;
@@ -37,7 +39,7 @@ mod words;
 use std::sync::Arc;
 
 pub use facts::{Access, CallFact, CtxField, Fact, FunctionFacts, Memory, Verified, VerifyStats};
-pub use problem::Refusal;
+pub use problem::{Refusal, Step};
 
 use crate::maps::{BPF_F_RDONLY_PROG, MapDef};
 use crate::program::{Body, Collection};
@@ -61,7 +63,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             instructions: 1_000_000,
-            states: 100_000,
+            states: 30_000,
             pending: 8192,
             exact: false,
         }

@@ -38,8 +38,19 @@ pub struct Refusal {
     pub registers: Vec<(u8, String)>,
     /// The calls that led there, outermost first: instruction and source line.
     pub calls: Vec<(usize, Option<SourceLine>)>,
-    /// Instructions of the path that failed, the last ones at most, oldest first.
-    pub path: Vec<usize>,
+    /// The last instructions of the path that failed, oldest first.
+    pub path: Vec<Step>,
+}
+
+/// An instruction of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// Instruction slot within the linked program.
+    pub insn: usize,
+    /// The instruction in words.
+    pub code: String,
+    /// Source line, when the object tells.
+    pub line: Option<SourceLine>,
 }
 
 impl fmt::Display for Refusal {

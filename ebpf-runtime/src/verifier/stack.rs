@@ -138,7 +138,7 @@ impl Verifier<'_> {
             return Ok(());
         }
         let (slot, first) = place(lo);
-        if (first == 0 && size == 8) || (value.is_scalar() && (first == 0 || first == 4)) {
+        if (first == 0 && size == 8) || (value.is_scalar() && size <= 4 && matches!(first, 0 | 4)) {
             let mut value = *value;
             if size < 8 {
                 let cut = value.value.truncate(size);

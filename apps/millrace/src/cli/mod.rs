@@ -9,6 +9,7 @@ mod prog;
 mod prog_run;
 mod stats;
 mod table;
+mod verify;
 mod words;
 
 use crate::control::client::{self, Client, ClientError};
@@ -32,6 +33,14 @@ pub enum CliError {
         "the instance answered something this command does not understand ({0}); are both of the same version?"
     )]
     Answer(String),
+    /// Programs that the verifier refuses, told on the output.
+    #[error("{refused} of {all} programs refused")]
+    Refused { refused: usize, all: usize },
+    #[error("{path}: {source}")]
+    Object {
+        path: PathBuf,
+        source: millrace_ebpf::LoadError,
+    },
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
     /// Help, version and usage, which clap has laid out already.
@@ -60,6 +69,7 @@ Examples:
   millrace port stats eth0                    the device's counters, as ethtool -S
   millrace queue show eth0                    queues, their workers, programs and verdicts
   millrace prog load filter.bpf.o filter      ship an XDP object to the instance
+  millrace prog verify filter.bpf.o           would it be accepted, and if not, why?
   millrace prog attach filter port eth0       run it on every queue of eth0
   millrace prog replace filter2 port eth0 queue 0
   millrace prog run filter.bpf.o --pcap in.pcap   try a program on a capture; no instance, no device
@@ -87,7 +97,7 @@ enum Object {
     Port(port::PortArgs),
     /// Queues: list, show, stop, start
     Queue(port::QueueArgs),
-    /// Programs: load, attach, detach, replace, list, unload
+    /// Programs: load, verify, attach, detach, replace, list, unload
     Prog(prog::ProgArgs),
     /// Maps: list, show, dump, lookup, update, delete
     Map(map::MapArgs),
@@ -167,6 +177,11 @@ where
         && let Some(offline) = prog.offline()
     {
         return prog_run::run(offline, args.json, out);
+    }
+    if let Object::Prog(prog) = &args.object
+        && let Some(wanted) = prog.verify()
+    {
+        return verify::run(wanted, args.json, out);
     }
     let client = Client::connect(&dir, args.instance.as_deref())?;
     let mut cx = Context {

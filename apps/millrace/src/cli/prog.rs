@@ -15,7 +15,7 @@ use std::path::PathBuf;
 #[derive(Args)]
 #[command(
     infer_subcommands = true,
-    after_help = "Examples:\n  millrace prog load filter.bpf.o filter\n  millrace prog load lb.bpf.o lb2 function xdp_lb reuse conntrack\n  millrace prog attach filter port eth0 queue 0\n  millrace prog replace lb2 port eth0\n  millrace prog detach port eth0\n  millrace prog show"
+    after_help = "Examples:\n  millrace prog verify filter.bpf.o --explain\n  millrace prog load filter.bpf.o filter\n  millrace prog load lb.bpf.o lb2 function xdp_lb reuse conntrack\n  millrace prog attach filter port eth0 queue 0\n  millrace prog replace lb2 port eth0\n  millrace prog detach port eth0\n  millrace prog show"
 )]
 pub(super) struct ProgArgs {
     #[command(subcommand)]
@@ -30,6 +30,8 @@ enum ProgVerb {
         /// Name of one program
         name: Option<String>,
     },
+    /// Say whether programs of an object would be accepted, and why not; needs no instance
+    Verify(VerifyArgs),
     /// Ship an ELF object made by clang to the instance: FILE NAME [function F] [reuse MAP]...
     Load {
         /// The object, such as filter.bpf.o
@@ -66,11 +68,32 @@ enum ProgVerb {
     },
 }
 
+/// What `millrace prog verify` is asked.
+#[derive(Args)]
+pub(super) struct VerifyArgs {
+    /// The object, such as filter.bpf.o
+    pub file: PathBuf,
+    /// Only the program of this name
+    #[arg(long, value_name = "NAME")]
+    pub program: Option<String>,
+    /// Also tell how the refused instruction was reached, or what was proved
+    #[arg(long)]
+    pub explain: bool,
+}
+
 impl ProgArgs {
     /// A verb that needs no instance.
     pub(super) fn offline(&self) -> Option<&RunArgs> {
         match &self.verb {
             Some(ProgVerb::Run(args)) => Some(args),
+            _ => None,
+        }
+    }
+
+    /// The one verb that needs no instance.
+    pub(super) fn verify(&self) -> Option<&VerifyArgs> {
+        match &self.verb {
+            Some(ProgVerb::Verify(args)) => Some(args),
             _ => None,
         }
     }
@@ -93,6 +116,7 @@ pub(super) fn run(cx: &mut Context<'_>, args: ProgArgs) -> Result<(), CliError> 
             cx.show(&answer, |v| Ok(rows(v).iter().map(one).collect()))
         }
         ProgVerb::Run(args) => super::prog_run::run(&args, cx.json, cx.out),
+        ProgVerb::Verify(args) => super::verify::run(&args, cx.json, cx.out),
         ProgVerb::Load { file, name, words } => load(cx, file, name, words),
         ProgVerb::Unload { name } => cx.done("prog.unload", json!({"name": name})),
         ProgVerb::Attach { words } => {

@@ -1,0 +1,165 @@
+//! The same generated programs before our verifier and the kernel's: whom does each refuse?
+
+mod common;
+#[path = "common/generate.rs"]
+mod generate;
+#[path = "common/kernel.rs"]
+mod kernel;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use generate::Random;
+use kernel::{KernelProgram, available};
+use millrace_ebpf::maps::BPF_F_RDONLY_PROG;
+use millrace_ebpf::{LoadError, Map, MapDef, MapFlags, MapType, Program};
+
+fn maps() -> Vec<Arc<Map>> {
+    let make = |name: &str, kind, key_size, value_size, max_entries, flags| {
+        let def = MapDef {
+            name: name.into(),
+            kind,
+            key_size,
+            value_size,
+            max_entries,
+            flags,
+        };
+        Arc::new(Map::new(&def, 1).unwrap())
+    };
+    let fixed = make(".rodata", MapType::Array, 4, 16, 1, BPF_F_RDONLY_PROG);
+    let words: Vec<u8> = [0u32, 1, 2, 300].iter().flat_map(|w| w.to_ne_bytes()).collect();
+    fixed.update(&[0; 4], &words, MapFlags::Any).unwrap();
+    fixed.freeze().unwrap();
+    vec![
+        make("array", MapType::Array, 4, 64, 4, 0),
+        make("hash", MapType::Hash, 4, 16, 8, 0),
+        make("ring", MapType::Ringbuf, 0, 0, 4096, 0),
+        fixed,
+    ]
+}
+
+/// A message without what differs from program to program.
+fn class(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        match c {
+            '0'..='9' if out.ends_with('N') => {}
+            '0'..='9' => out.push('N'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Reasons for which the kernel refuses programs that are safe here: what its message's class has in it, why, and
+/// whether that only holds for programs with a division or remainder.
+const EXPLAINED: [(&str, &str, bool); 7] = [
+    (
+        "reserved fields",
+        "fields that no engine reads may hold anything",
+        false,
+    ),
+    ("bpf_ld_imm", "likewise the fields of a 64-bit load", false),
+    ("unreachable insn", "what no path reaches never runs", false),
+    (
+        "misaligned stack access",
+        "engines access the stack bytewise",
+        false,
+    ),
+    ("subtraction from stack pointer", "it is followed here", false),
+    (
+        "unbounded min value",
+        "quotients and remainders are bounded here",
+        true,
+    ),
+    (
+        "outside of the packet",
+        "quotients and remainders are bounded here",
+        true,
+    ),
+];
+
+/// Marks the class of a program with a division or remainder.
+const DIVIDES: &str = " (with a division)";
+
+#[test]
+fn what_the_kernel_refuses_and_we_accept_is_explained() {
+    let test = "what_the_kernel_refuses_and_we_accept_is_explained";
+    if !available(test) {
+        return;
+    }
+    let soak = std::env::var("MILLRACE_SOAK").is_ok_and(|v| v == "1");
+    let count = if soak { 200_000 } else { 3_000 };
+    let maps = maps();
+    let first = {
+        let code = [[0xb7u8, 0, 0, 0, 2, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]].concat();
+        Program::from_bytecode("first", &code, &maps, 1).unwrap()
+    };
+    let theirs = KernelProgram::load(&first).unwrap();
+    let (mut both, mut kernel_accepts, mut ours, mut complex) = (0u32, 0u32, 0u32, 0u32);
+    let mut stricter: BTreeMap<String, (u32, u64)> = BTreeMap::new();
+    let mut looser: BTreeMap<String, (u32, u64)> = BTreeMap::new();
+    for n in 0..count {
+        let bytes = generate::program(&mut Random::new(n + 77_000_000), false);
+        let Ok(program) = Program::from_bytecode("random", &bytes, &maps, 1) else {
+            continue;
+        };
+        let we = program.verify();
+        // The kernel can take minutes over a loop that does not end.
+        if we.as_ref().is_err_and(|e| e.to_string().contains("too complex")) {
+            complex += 1;
+            continue;
+        }
+        let they = KernelProgram::load_with(&program, &theirs.maps);
+        ours += u32::from(we.is_ok());
+        kernel_accepts += u32::from(they.is_ok());
+        match (&we, &they) {
+            (Ok(_), Ok(_)) => both += 1,
+            (Err(LoadError::Refused(refusal)), Ok(_)) => {
+                let entry = stricter.entry(class(&refusal.what)).or_insert((0, n));
+                entry.0 += 1;
+            }
+            (Ok(_), Err(log)) => {
+                let lines: Vec<_> = log
+                    .lines()
+                    .filter(|l| !l.starts_with("processed") && !l.starts_with("verification"))
+                    .collect();
+                let divides = bytes
+                    .as_chunks::<8>()
+                    .0
+                    .iter()
+                    .any(|i| matches!(i[0] & 7, 4 | 7) && matches!(i[0] & 0xf0, 0x30 | 0x90));
+                let name = class(lines.last().unwrap_or(&"")) + if divides { DIVIDES } else { "" };
+                let entry = looser.entry(name).or_insert((0, n));
+                entry.0 += 1;
+            }
+            _ => {}
+        }
+    }
+    println!(
+        "{count} programs: the kernel accepts {kernel_accepts}, we accept {ours}, both {both}; {complex} too complex for us"
+    );
+    println!("the kernel accepts, we refuse:");
+    for (class, (n, example)) in &stricter {
+        println!("  {n} (such as {example}): {class}");
+    }
+    println!("we accept, the kernel refuses:");
+    let mut unexplained = Vec::new();
+    for (class, (n, example)) in &looser {
+        let why = EXPLAINED
+            .iter()
+            .find(|(has, _, divides)| class.contains(has) && (!divides || class.ends_with(DIVIDES)));
+        println!(
+            "  {n} (such as {example}): {class} -- {}",
+            why.map_or("?", |w| w.1)
+        );
+        if why.is_none() {
+            unexplained.push((class, n, example));
+        }
+    }
+    assert!(
+        f64::from(both) >= 0.95 * f64::from(kernel_accepts),
+        "{both} of {kernel_accepts}"
+    );
+    assert!(unexplained.is_empty(), "{unexplained:?}");
+}
