@@ -24,7 +24,7 @@ fn file(backends: &str) -> String {
 [balancer]
 max_vips = 4
 connection_table = 4096
-udp_idle = "50ms"
+udp_idle = "1s"
 
 [[vip]]
 name = "web"
@@ -337,7 +337,7 @@ fn a_udp_flow_stays_while_it_talks_and_starts_anew_after_silence() {
                 .drain(Some("dns"), ip("10.9.0.12"), true)
                 .expect("it is there");
             assert_eq!(udp(engine, sport).1, mac_of(ip("10.9.0.12")));
-            std::thread::sleep(std::time::Duration::from_millis(80));
+            std::thread::sleep(std::time::Duration::from_millis(1100));
             assert_ne!(udp(engine, sport).1, mac_of(ip("10.9.0.12")));
         },
     );
