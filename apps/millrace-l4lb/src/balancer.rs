@@ -272,19 +272,29 @@ impl Balancer {
             return Ok(false);
         }
         let to = member.standing.state();
+        let backend = member.config.address;
+        let published = self.publish(at);
         if from != to {
+            // The moment from which the data plane follows: a flow placed before it was placed in good faith.
             let when = Moment::now();
-            (member.since, member.why) = (when, why.to_owned());
+            let entry = &mut self.vips[at];
+            if let Some(member) = entry
+                .members
+                .iter_mut()
+                .find(|member| member.config.address == backend)
+            {
+                (member.since, member.why) = (when, why.to_owned());
+            }
             self.log.push(Event {
                 when,
                 vip: entry.config.name.clone(),
-                backend: member.config.address,
+                backend,
                 from: Some(from),
                 to: Some(to),
                 why: why.into(),
             });
         }
-        self.publish(at)?;
+        published?;
         Ok(from != to)
     }
 

@@ -50,7 +50,7 @@ fn monotonic_ns() -> u64 {
 /// A backend changed its state.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Event {
-    /// When.
+    /// When the data plane began to follow it.
     #[serde(flatten)]
     pub when: Moment,
     /// VIP.

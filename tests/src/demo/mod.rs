@@ -13,7 +13,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 use table::{Row, Table};
 
 /// How the demonstration is run.
@@ -201,12 +201,9 @@ fn drive(
     report(site, balancer, options, &tally)
 }
 
-/// A lost request is the killed backend's if the balancer's record of its flow names that backend, and the balancer had
-/// not yet found it down. Asked at the moment of the loss, before the flow can be placed anew.
+/// A lost request is the killed backend's if the balancer's record of its flow names that backend, from a moment before
+/// the balancer had found it down. Asked at the moment of the loss, before the flow can be placed anew.
 fn attribute(balancer: &Balancer, lost: &Lost, vip: SocketAddr, killed: IpAddr) -> Verdict {
-    let lost_at = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| d.as_millis() as u64);
     let Ok(flow) = balancer.flow(lost.local, vip) else {
         return Verdict::Failed;
     };
@@ -216,9 +213,11 @@ fn attribute(balancer: &Balancer, lost: &Lost, vip: SocketAddr, killed: IpAddr) 
     let Ok(events) = balancer.events() else {
         return Verdict::Failed;
     };
-    match events.iter().find(|e| e.backend == killed && e.to == "down") {
-        Some(down) if down.at_ms < lost_at => Verdict::Failed,
-        _ => Verdict::OnKilled,
+    let down = events.iter().find(|e| e.backend == killed && e.to == "down");
+    match (down, flow.since_ms) {
+        (None, _) => Verdict::OnKilled,
+        (Some(down), Some(since_ms)) if since_ms <= down.at_ms => Verdict::OnKilled,
+        _ => Verdict::Failed,
     }
 }
 

@@ -66,6 +66,8 @@ pub struct Flow {
     pub found: bool,
     /// The backend it goes to.
     pub backend: Option<IpAddr>,
+    /// When it was placed there, Unix time in milliseconds.
+    pub since_ms: Option<u64>,
 }
 
 /// A change of a backend's state, from the balancer's log.
