@@ -233,6 +233,20 @@ fn each_message_says_what_would_satisfy_it() {
              pointers or subtract them, in 64 bits; nothing else",
         ),
         (
+            "a pointer moved by the most negative number",
+            vec![
+                i(0x18, 1, 0, 0, 0),
+                i(0, 0, 0, 0, i32::MIN),
+                i(0xbf, 2, 10, 0, 0),
+                i(0x0f, 2, 1, 0, 0),
+                i(0x7a, 2, 0, -8, 0),
+                i(0xb7, 0, 0, 0, 0),
+                EXIT,
+            ],
+            "program `bad`, instruction 3: moves r2, a pointer to the stack, out of any bounds [r2 = fp; r1 = \
+             0x8000000000000000]; keep offsets below 536870912",
+        ),
+        (
             "half of a saved pointer",
             vec![i(0x7b, 10, 1, -8, 0), i(0x61, 0, 10, -8, 0), EXIT],
             "program `bad`, instruction 1: reads 4 bytes of a pointer that was saved at -8 on the stack [r10 = fp]; read \

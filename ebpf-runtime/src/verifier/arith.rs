@@ -211,7 +211,7 @@ impl Verifier<'_> {
                 Some(known)
             };
             let off = delta.and_then(|d| i64::from(pointer.off).checked_add(d));
-            match off.filter(|o| o.abs() < OFFSET_MAX) {
+            match off.filter(|o| -OFFSET_MAX < *o && *o < OFFSET_MAX) {
                 Some(off) => out.off = off as i32,
                 None => {
                     return refuse(
