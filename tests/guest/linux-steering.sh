@@ -45,7 +45,8 @@ scenario_rss_lands_where_toeplitz_says() {
 
 # compat: RSS: UDP by addresses, and by ports where `rx-flow-hash` says so
 scenario_rss_hash_fields_of_udp() {
-    lands_as_predicted addresses proto=udp4 vary=addr src=10.55.0.100 flows=24 each=10 || return
+    # The key is the kernel's own choice, and few addresses may well share a queue under it.
+    ONE_QUEUE=1 lands_as_predicted addresses proto=udp4 vary=addr src=10.55.0.100 flows=24 each=10 || return
     ONE_QUEUE=1 lands_as_predicted addresses proto=udp4 flows=24 each=10 || return
     settle ethtool -N eth0 rx-flow-hash udp4 sdfn || return
     lands_as_predicted ports proto=udp4 flows=48 each=10 || return
