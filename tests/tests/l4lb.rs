@@ -259,7 +259,14 @@ impl Capture {
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         let tshark = millrace_tests::process::Process::spawn("tshark", command).expect("tshark");
-        std::thread::sleep(Duration::from_secs(2));
+        // It takes frames from when the file has its header on.
+        for _ in 0..300 {
+            if std::fs::metadata(&file).is_ok_and(|m| m.len() > 0) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        std::thread::sleep(Duration::from_secs(1));
         Self {
             tshark: Some(tshark),
             file,

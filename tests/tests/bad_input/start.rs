@@ -443,7 +443,7 @@ fn a_start_that_fails_late_takes_its_interface_away_again() {
         "mrbad0",
     ];
     let table: [(&[&str], &str); 3] = [
-        (&["--engine", "jit"], "use `interp`"),
+        (&["--engine", "rbpf"], "use `interp`"),
         (&["--name", "a/b"], "use letters"),
         (&["--tap-address", "ff02::1/64"], "ff02::1"),
     ];
