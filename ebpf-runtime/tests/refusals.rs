@@ -30,6 +30,7 @@ fn maps() -> Vec<Arc<Map>> {
         make("flows", MapType::Array, 4, 64, 4),
         make("events", MapType::Ringbuf, 0, 0, 4096),
         make("jumps", MapType::ProgArray, 4, 4, 4),
+        make("data", MapType::Array, 4, 16, 1),
     ]
 }
 
@@ -245,6 +246,12 @@ fn each_message_says_what_would_satisfy_it() {
             ],
             "program `bad`, instruction 3: moves r2, a pointer to the stack, out of any bounds [r2 = fp; r1 = \
              0x8000000000000000]; keep offsets below 536870912",
+        ),
+        (
+            "an address outside global data",
+            vec![i(0x18, 1, 6, 0, 3), i(0, 0, 0, 0, -1), i(0x71, 0, 1, 1, 0), EXIT],
+            "program `bad`, instruction 0: takes the address at 4294967295 in map `data`, whose value has 16 bytes; stay \
+             within the value",
         ),
         (
             "half of a saved pointer",

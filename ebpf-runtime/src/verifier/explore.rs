@@ -406,6 +406,15 @@ impl<'a> Verifier<'a> {
                         "look the value up",
                     );
                 }
+                if u32::try_from(high).is_err() || high as u32 > info.value_size {
+                    return refuse(
+                        format!(
+                            "takes the address at {} in map `{}`, whose value has {} bytes",
+                            high as u32, info.name, info.value_size
+                        ),
+                        "stay within the value",
+                    );
+                }
                 let mut reg = Reg::pointer(Kind::MapValue(map));
                 reg.off = high;
                 reg
