@@ -149,7 +149,8 @@ impl Writer {
         let (base, at) = if frame {
             (6, self.dice.below((FRAME - len + 1) as u64) as i16)
         } else {
-            (10, -STACK + len * self.dice.below((STACK / len) as u64) as i16)
+            // Anywhere, also across the eight-byte slots that the verifier keeps.
+            (10, -STACK + self.dice.below((STACK - len + 1) as u64) as i16)
         };
         let r = self.dice.of(&NUMBERS);
         let imm = self.dice.imm();
