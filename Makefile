@@ -27,9 +27,10 @@ guest-test: deps ## Linux's own drivers on the device models, in QEMU guests (fe
 	$(CARGO) test -q --workspace --features $(FEATURES) --no-run
 	target/debug/guest-lab
 
-compat: deps ## Write docs/compat-nics.md anew from what the guests' drivers do
+compat: deps ## Write docs/compat-nics.md and docs/compat-xdp.md anew, from what drivers in guests and the kernel do
 	$(CARGO) test -q --workspace --features $(FEATURES) --no-run
 	target/debug/guest-lab --write-compat
+	MILLRACE_WRITE_COMPAT=1 $(CARGO) test -q --workspace --features $(FEATURES) --test real_programs
 
 soak: deps ## The long variants of the tests
 	MILLRACE_SOAK=1 scripts/test.sh

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::interp::{Core, Interp};
 use crate::jit::Jit;
 use crate::program::Program;
+use crate::routes::RouteFeed;
 use crate::{EngineKind, FaultReport, HintLayout, LoadError, Verdict, XdpBuff};
 
 /// What an instance counted since it was made.
@@ -66,6 +67,12 @@ impl Instance {
     /// Says where the queue's hints lie; without this the metadata kfuncs return `-ENODATA`.
     pub fn set_hints(&mut self, layout: &HintLayout) {
         self.core().hints = layout.clone();
+    }
+
+    /// Says where `bpf_fib_lookup` and `bpf_check_mtu` find the host's routes; without this they find no device
+    /// (`-ENODEV`).
+    pub fn set_routes(&mut self, feed: &RouteFeed) {
+        self.core().routes = feed.reader();
     }
 
     /// How many instructions one run may execute before it is ended with [`crate::Fault::Budget`]. The JIT counts where

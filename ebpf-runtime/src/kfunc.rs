@@ -1,4 +1,5 @@
-//! Kernel functions that programs may call by name.
+//! Kernel functions that programs may call by name: the kernel's own for metadata, and further ones of this runtime in
+//! the same style (README, "Kernel functions").
 
 /// The kfuncs this runtime has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,24 +13,54 @@ pub(crate) enum Kfunc {
     RxTimestamp,
     /// `bpf_xdp_metadata_rx_vlan_tag(ctx, __be16 *proto, u16 *tci)`.
     RxVlanTag,
+    /// `bpf_xdp_metadata_rx_ptype(ctx, u32 *ptype)`.
+    RxPtype,
+    /// `bpf_xdp_metadata_rx_mark(ctx, u32 *mark)`.
+    RxMark,
+    /// `bpf_xdp_metadata_rx_csum(ctx, u32 *status)`.
+    RxCsum,
+    /// `bpf_xdp_metadata_rx_header_len(ctx, u32 *len)`.
+    RxHeaderLen,
+    /// `bpf_xdp_metadata_rx_extracted(ctx, u32 *word)`.
+    RxExtracted,
+    /// `bpf_rss_hash_toeplitz(const void *data, u32 data__sz, const void *key, u32 key__sz)`.
+    HashToeplitz,
+    /// `bpf_rss_hash_crc(const void *data, u32 data__sz, u32 seed)`.
+    HashCrc,
+    /// `bpf_rss_hash_xor(const void *data, u32 data__sz)`.
+    HashXor,
 }
+
+/// All that can be called.
+const ALL: [(Kfunc, &str); 11] = [
+    (Kfunc::RxHash, "bpf_xdp_metadata_rx_hash"),
+    (Kfunc::RxTimestamp, "bpf_xdp_metadata_rx_timestamp"),
+    (Kfunc::RxVlanTag, "bpf_xdp_metadata_rx_vlan_tag"),
+    (Kfunc::RxPtype, "bpf_xdp_metadata_rx_ptype"),
+    (Kfunc::RxMark, "bpf_xdp_metadata_rx_mark"),
+    (Kfunc::RxCsum, "bpf_xdp_metadata_rx_csum"),
+    (Kfunc::RxHeaderLen, "bpf_xdp_metadata_rx_header_len"),
+    (Kfunc::RxExtracted, "bpf_xdp_metadata_rx_extracted"),
+    (Kfunc::HashToeplitz, "bpf_rss_hash_toeplitz"),
+    (Kfunc::HashCrc, "bpf_rss_hash_crc"),
+    (Kfunc::HashXor, "bpf_rss_hash_xor"),
+];
 
 impl Kfunc {
     /// By the name an object asks for.
     pub fn by_name(name: &str) -> Option<Kfunc> {
-        match name {
-            "bpf_xdp_metadata_rx_hash" => Some(Kfunc::RxHash),
-            "bpf_xdp_metadata_rx_timestamp" => Some(Kfunc::RxTimestamp),
-            "bpf_xdp_metadata_rx_vlan_tag" => Some(Kfunc::RxVlanTag),
-            _ => None,
-        }
+        ALL.iter().find(|(_, n)| *n == name).map(|(k, _)| *k)
     }
 
     /// By the number that linking put into the call.
     pub fn by_id(id: i64) -> Kfunc {
-        [Kfunc::RxHash, Kfunc::RxTimestamp, Kfunc::RxVlanTag]
-            .into_iter()
-            .find(|k| *k as i64 == id)
-            .unwrap_or(Kfunc::Missing)
+        let known = ALL.iter().find(|(k, _)| *k as i64 == id);
+        known.map_or(Kfunc::Missing, |(k, _)| *k)
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        let known = ALL.iter().find(|(k, _)| *k == self);
+        known.map_or("a kernel function that is not here", |(_, n)| n)
     }
 }

@@ -33,6 +33,7 @@ mod mem;
 pub mod object;
 mod program;
 mod raw;
+pub mod routes;
 pub mod verifier;
 mod xdp;
 
@@ -43,6 +44,7 @@ pub use loader::{Loaded, Loader};
 pub use maps::{Map, MapDef, MapFlags, MapType};
 pub use object::Object;
 pub use program::{Compiled, EngineKind, Program};
+pub use routes::RouteFeed;
 pub use verifier::{Refusal, Verified};
 pub use xdp::{Redirect, RedirectKind, Verdict, XdpAction, XdpBuff};
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use crate::insn::{self, Insn};
 use crate::kfunc::Kfunc;
 use crate::object::btf::Lines;
+use crate::object::mapdefs::unsupported;
 use crate::object::{Code, Object, Target};
 use crate::program::Body;
 use crate::{LoadError, check, jit};
@@ -167,6 +168,10 @@ impl Linker<'_> {
         };
         match target {
             Target::Map(map) if insn.is_wide() => {
+                let wanted = &self.object.maps[*map];
+                if let Some(raw) = wanted.unsupported {
+                    return Err(unsupported(&wanted.def.name, raw));
+                }
                 (insn.src, insn.imm) = (insn::IMM_MAP, *map as i32);
                 set_second(second, 0);
             }

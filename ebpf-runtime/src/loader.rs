@@ -7,7 +7,7 @@ use crate::maps::{MapFlags, MapType};
 use crate::object::mapdefs::ObjectMap;
 use crate::object::{Object, Target};
 use crate::program::Collection;
-use crate::{LoadError, Map, Program, link};
+use crate::{LoadError, Map, MapDef, Program, link};
 
 /// Most instructions of all programs of an object together.
 const OBJECT_MAX: usize = 4_000_000;
@@ -110,7 +110,9 @@ impl Loader {
             maps: collection
                 .maps
                 .iter()
-                .map(|m| (m.name().to_owned(), m.clone()))
+                .zip(&object.maps)
+                .filter(|(_, wanted)| wanted.unsupported.is_none())
+                .map(|(m, _)| (m.name().to_owned(), m.clone()))
                 .collect(),
             programs,
             refused,
@@ -169,6 +171,18 @@ impl Loader {
         wanted: &ObjectMap,
         cpus: u32,
     ) -> Result<Arc<Map>, LoadError> {
+        if wanted.unsupported.is_some() {
+            // Holds the place; linking refuses the programs that name it.
+            let place = MapDef {
+                name: wanted.def.name.clone(),
+                kind: MapType::Array,
+                key_size: 4,
+                value_size: 8,
+                max_entries: 1,
+                flags: 0,
+            };
+            return Ok(Arc::new(Map::new(&place, cpus)?));
+        }
         let mut def = wanted.def.clone();
         if let Some(n) = self.max_entries.get(&def.name) {
             def.max_entries = *n;

@@ -190,7 +190,8 @@ impl Program {
 
     /// Whether it is marked `xdp.frags`: only such programs may be given frames of several buffers.
     pub fn frags(&self) -> bool {
-        let section = self.section();
+        // A question mark says that a loader should not load it unasked (libbpf).
+        let section = self.section().trim_start_matches('?');
         section == "xdp.frags" || section.starts_with("xdp.frags/")
     }
 

@@ -3,99 +3,32 @@
 //! kernel's verifier; whatever is refused is refused with a reason.
 
 mod common;
+#[path = "common/debian.rs"]
+mod debian;
 
 use common::{run, udp_frame};
 use millrace_ebpf::{EngineKind, Fault, LoadError, Loader, MapFlags, Object, XdpAction};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-/// Where a package's objects are, and the directory that goes when the test ends.
-struct Package {
-    objects: Vec<PathBuf>,
-    _unpacked: Option<tempfile::TempDir>,
-}
+/// A package's objects; `None` (and a line saying so) where they are neither installed nor to be had.
+struct Package(Vec<PathBuf>);
 
 impl Package {
-    /// The package's objects: installed ones, else from a download. `None` (and a line saying so) where there are neither.
-    fn get(test: &str, name: &str, below: &str) -> Option<Package> {
-        let installed = objects(Path::new(below));
-        if !installed.is_empty() {
-            return Some(Package {
-                objects: installed,
-                _unpacked: None,
-            });
-        }
-        let dir = tempfile::tempdir().unwrap();
-        match download(name, dir.path()) {
-            Ok(()) => Some(Package {
-                objects: objects(&dir.path().join("root").join(below.trim_start_matches('/'))),
-                _unpacked: Some(dir),
-            }),
+    fn of(test: &str, objects: Result<Vec<PathBuf>, String>) -> Option<Package> {
+        match objects {
+            Ok(objects) => Some(Package(objects)),
             Err(why) => {
-                println!("SKIP {test}: {name} is not installed and cannot be downloaded ({why})");
+                println!("SKIP {test}: {why}");
                 None
             }
         }
     }
 
     fn object(&self, file: &str) -> Option<&PathBuf> {
-        self.objects
+        self.0
             .iter()
             .find(|path| path.file_name().is_some_and(|n| n == file))
     }
-}
-
-/// Fetches a Debian package into `dir` and unpacks it into `dir/root`.
-fn download(name: &str, dir: &Path) -> Result<(), String> {
-    let quiet = |command: &mut Command| {
-        let status = command
-            .current_dir(dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-        match status {
-            Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(format!("{}: {status}", command.get_program().display())),
-            Err(error) => Err(format!("{}: {error}", command.get_program().display())),
-        }
-    };
-    quiet(Command::new("timeout").args(["30", "apt-get"]).args([
-        "-q",
-        "-o",
-        "Acquire::Retries=0",
-        "download",
-        name,
-    ]))?;
-    let entries = std::fs::read_dir(dir).map_err(|e| e.to_string())?;
-    let deb = entries
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|e| e == "deb"))
-        .ok_or("apt-get left no .deb")?;
-    quiet(Command::new("dpkg-deb").arg("-x").arg(deb).arg("root"))
-}
-
-/// Every `.o` and `.elf` below a directory, but no symbolic links.
-fn objects(below: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut dirs = vec![below.to_path_buf()];
-    while let Some(dir) = dirs.pop() {
-        for entry in std::fs::read_dir(dir)
-            .into_iter()
-            .flatten()
-            .filter_map(Result::ok)
-        {
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => dirs.push(entry.path()),
-                Ok(kind) if kind.is_file() => found.push(entry.path()),
-                _ => {}
-            }
-        }
-    }
-    found.retain(|path| path.extension().is_some_and(|e| e == "o" || e == "elf"));
-    found.sort();
-    found
 }
 
 /// A few frames: UDP, TCP with a tag, IPv6, ARP, the shortest there can be.
@@ -179,8 +112,7 @@ fn exercise(path: &Path, tally: &mut Tally) {
 }
 
 fn libxdp(test: &str) -> Option<Package> {
-    let below = format!("/usr/lib/{}-linux-gnu/bpf", std::env::consts::ARCH);
-    Package::get(test, "libxdp1", &below)
+    Package::of(test, debian::libxdp())
 }
 
 #[test]
@@ -188,7 +120,7 @@ fn every_xdp_program_of_libxdp_and_xdp_tools_loads_and_runs() {
     let test = "every_xdp_program_of_libxdp_and_xdp_tools_loads_and_runs";
     let Some(package) = libxdp(test) else { return };
     let mut tally = Tally::default();
-    for path in &package.objects {
+    for path in &package.0 {
         exercise(path, &mut tally);
     }
     println!("{} programs ran, {} refused", tally.ran, tally.refused.len());
@@ -237,8 +169,7 @@ fn xdp_filter_of_xdp_tools_filters_the_port_it_is_told() {
 }
 
 fn cilium(test: &str) -> Option<Package> {
-    let below = "/usr/share/gocode/src/github.com/cilium/ebpf";
-    Package::get(test, "golang-github-cilium-ebpf-dev", below)
+    Package::of(test, debian::cilium())
 }
 
 #[test]
@@ -268,7 +199,7 @@ fn cilium_s_objects_load_or_are_refused_with_a_reason() {
     let test = "cilium_s_objects_load_or_are_refused_with_a_reason";
     let Some(package) = cilium(test) else { return };
     let mut tally = Tally::default();
-    for path in &package.objects {
+    for path in &package.0 {
         exercise(path, &mut tally);
     }
     println!("{} programs ran, {} refused", tally.ran, tally.refused.len());

@@ -31,6 +31,7 @@ pub mod control;
 mod error;
 mod exception;
 mod hints;
+pub mod routes;
 pub mod topology;
 mod worker;
 

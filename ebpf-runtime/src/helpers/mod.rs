@@ -3,15 +3,17 @@
 
 mod clock;
 mod csum;
+mod kfunc;
 mod map;
 mod names;
 mod packet;
 mod ring;
+mod route;
 mod text;
 
 use crate::interp::{Core, Then, errno};
-use crate::kfunc::Kfunc;
-use crate::{Errno, Fault, HintKind, XdpBuff};
+use crate::{Errno, Fault, XdpBuff};
+pub(crate) use kfunc::call as kfunc;
 
 /// What a call leads to.
 pub(crate) enum Outcome {
@@ -52,19 +54,17 @@ pub(crate) fn support(id: i32) -> Support {
         | 51
         | 54
         | 65
+        | 69
         | 93
         | 94
         | 118
         | 125
         | 130..=134
         | 160
+        | 163
         | 164
         | 177 => Support::Yes,
         181 | 182 | 188..=190 | 195 | 208 => Support::Yes,
-        69 | 163 => Support::No {
-            name,
-            reason: "needs a snapshot of the host's routes, which this runtime does not keep yet; route in the program or pass the frame on",
-        },
         _ if name == "unknown" => Support::No {
             name,
             reason: "is not in the kernel's table of helpers",
@@ -100,6 +100,7 @@ pub(crate) fn call(id: i32, core: &mut Core, a: [u64; 5], buf: &mut XdpBuff<'_>)
         51 => packet::redirect_map(core, a)?,
         54 => packet::adjust_meta(buf, a),
         65 => packet::adjust_tail(buf, a),
+        69 => route::fib_lookup(core, buf, a)?,
         93 => map::spin_lock(core, buf, a[0])?,
         94 => map::spin_unlock(core, buf, a[0])?,
         118 => clock::jiffies(core),
@@ -110,6 +111,7 @@ pub(crate) fn call(id: i32, core: &mut Core, a: [u64; 5], buf: &mut XdpBuff<'_>)
         133 => ring::finish(core, a, true)?,
         134 => ring::query(core, a)?,
         160 => clock::monotonic(core),
+        163 => route::check_mtu(core, buf, a)?,
         164 => {
             let callback = callback(a[1])?;
             if a[3] != 0 {
@@ -181,53 +183,6 @@ pub(crate) fn release(core: &mut Core, buf: &mut XdpBuff<'_>) {
         // The value it lies in may be gone from its map, but stays memory.
         let _ = core.space.store::<4>(buf, addr, 0);
     }
-}
-
-/// Calls a kfunc. Metadata that the queue does not deliver is `-ENODATA`; a layout that has no such field at all is
-/// `-EOPNOTSUPP` (net/core/xdp.c, "XDP RX metadata").
-pub(crate) fn kfunc(id: i64, core: &mut Core, a: [u64; 5], buf: &mut XdpBuff<'_>) -> Result<u64, Fault> {
-    let kfunc = Kfunc::by_id(id);
-    if kfunc == Kfunc::Missing || a[0] != crate::mem::space::CTX_ADDR {
-        return Err(Fault::HelperArgument);
-    }
-    let read = |kind| match core.hints.field(kind) {
-        None => Err(Errno::OPNOTSUPP),
-        Some(_) => core
-            .hints
-            .read(kind, crate::mem::packet::hints(buf))
-            .ok_or(Errno::NODATA),
-    };
-    let result = match kfunc {
-        Kfunc::RxHash => {
-            let hash = read(HintKind::RxHash).map(|hash| (hash, read(HintKind::RxHashType).unwrap_or(0)));
-            match hash {
-                Ok((hash, kind)) => {
-                    core.space.store::<4>(buf, a[1], hash)?;
-                    core.space.store::<4>(buf, a[2], kind)?;
-                    Ok(())
-                }
-                Err(e) => Err(e),
-            }
-        }
-        Kfunc::RxTimestamp => match read(HintKind::RxTimestamp) {
-            Ok(stamp) => {
-                core.space.store::<8>(buf, a[1], stamp)?;
-                Ok(())
-            }
-            Err(e) => Err(e),
-        },
-        Kfunc::RxVlanTag | Kfunc::Missing => match read(HintKind::VlanTci) {
-            Ok(tci) => {
-                let proto = read(HintKind::VlanProto).unwrap_or(0x8100);
-                core.space
-                    .store::<2>(buf, a[1], u64::from((proto as u16).to_be()))?;
-                core.space.store::<2>(buf, a[2], tci)?;
-                Ok(())
-            }
-            Err(e) => Err(e),
-        },
-    };
-    Ok(result.map_or_else(errno, |()| 0))
 }
 
 /// A result as helpers return it.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use crate::mem::space::{CTX_ADDR, FRAMES, Space};
 use crate::program::Program;
+use crate::routes::RouteReader;
 use crate::{Fault, FaultReport, HintLayout, InstanceStats, Redirect, Verdict, XdpBuff};
 use exec::{Frame, Stop};
 
@@ -31,6 +32,8 @@ pub(crate) struct Core {
     pub space: Space,
     pub worker: u32,
     pub hints: HintLayout,
+    /// The host's routes, for those who ask.
+    pub routes: RouteReader,
     /// Redirect that the run has asked for.
     pub redirect: Redirect,
     pub random: u64,
@@ -53,6 +56,7 @@ impl Core {
             space,
             worker,
             hints: HintLayout::none(),
+            routes: RouteReader::default(),
             redirect: Redirect::default(),
             random: 0x9e37_79b9_7f4a_7c15 ^ u64::from(worker + 1) << 32 ^ u64::from(program),
             fixed_clock: None,

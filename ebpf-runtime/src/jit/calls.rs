@@ -63,8 +63,8 @@ impl Translator<'_, '_> {
 
     fn kfunc(&mut self, insn: Insn, at: usize) {
         let id = self.c(insn.imm.into());
-        let [a, b, c] = self.args();
-        let [value, status] = self.call_rt(rt::kfunc as *const (), &[id, a, b, c], 2);
+        let [a, b, c, d, e] = self.args();
+        let [value, status] = self.call_rt(rt::kfunc as *const (), &[id, a, b, c, d, e], 2);
         self.checked(status, at);
         self.set(0, value);
     }

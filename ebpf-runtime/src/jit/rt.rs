@@ -72,14 +72,22 @@ pub(super) fn helper_address(id: i32) -> Option<*const ()> {
             }
         };
     }
-    table!(1 2 3 5 6 7 8 23 25 28 44 51 54 65 93 94 118 125 130 131 132 133 134 160 177 182 188 189 190 195 208)
+    table!(1 2 3 5 6 7 8 23 25 28 44 51 54 65 69 93 94 118 125 130 131 132 133 134 160 163 177 182 188 189 190 195 208)
 }
 
 /// A kernel function.
-pub(super) unsafe extern "C" fn kfunc(state: *mut State, id: u64, a: u64, b: u64, c: u64) -> Pair {
+pub(super) unsafe extern "C" fn kfunc(
+    state: *mut State,
+    id: u64,
+    a: u64,
+    b: u64,
+    c: u64,
+    d: u64,
+    e: u64,
+) -> Pair {
     // SAFETY: called by compiled code with its own state.
     let (state, buf) = unsafe { open(state) };
-    pair(helpers::kfunc(id as i64, &mut state.core, [a, b, c, 0, 0], buf))
+    pair(helpers::kfunc(id as i64, &mut state.core, [a, b, c, d, e], buf))
 }
 
 /// A load that compiled code could not check by itself.

@@ -20,6 +20,18 @@ pub(crate) struct ObjectMap {
     pub values_at: Option<u64>,
     /// Where in a value its `struct bpf_spin_lock` lies.
     pub lock: Option<u32>,
+    /// A type that is not supported: programs that name the map cannot be linked, others can.
+    pub unsupported: Option<u32>,
+}
+
+/// The error of a program that names a map of a type that is not supported.
+pub(crate) fn unsupported(map: &str, raw: u32) -> LoadError {
+    bad(
+        map,
+        format!(
+            "type {raw} of enum bpf_map_type is not supported; ebpf-runtime/README.md lists those that are"
+        ),
+    )
 }
 
 fn bad(map: &str, reason: impl Into<String>) -> LoadError {
@@ -29,15 +41,12 @@ fn bad(map: &str, reason: impl Into<String>) -> LoadError {
     }
 }
 
-fn kind_of(map: &str, raw: u32) -> Result<MapType, LoadError> {
-    MapType::from_raw(raw).ok_or_else(|| {
-        bad(
-            map,
-            format!(
-                "type {raw} of enum bpf_map_type is not supported; ebpf-runtime/README.md lists those that are"
-            ),
-        )
-    })
+/// The type by its number, and the number if there is none; an array then stands for the map.
+fn kind_of(raw: u32) -> (MapType, Option<u32>) {
+    match MapType::from_raw(raw) {
+        Some(kind) => (kind, None),
+        None => (MapType::Array, Some(raw)),
+    }
 }
 
 /// What a BTF definition says.
@@ -46,6 +55,7 @@ pub(crate) struct BtfMap {
     pub inner: Option<Box<MapDef>>,
     pub values_at: Option<u64>,
     pub lock: Option<u32>,
+    pub unsupported: Option<u32>,
 }
 
 /// Reads the struct that a variable in `.maps` has as its type.
@@ -63,6 +73,7 @@ pub(crate) fn btf_map(btf: &Btf, name: &str, ty: u32, nested: bool) -> Result<Bt
         flags: 0,
     };
     let mut out_inner = None;
+    let mut inner_unsupported = None;
     let mut values_at = None;
     let mut lock = None;
     for member in members {
@@ -97,9 +108,9 @@ pub(crate) fn btf_map(btf: &Btf, name: &str, ty: u32, nested: bool) -> Result<Bt
                         .pointee(*elem)
                         .filter(|t| matches!(btf.resolve(*t).map(|t| &t.kind), Some(Kind::Composite { .. })));
                     if let Some(target) = target {
-                        out_inner = Some(Box::new(
-                            btf_map(btf, &format!("{name}.inner"), target, true)?.def,
-                        ));
+                        let inner = btf_map(btf, &format!("{name}.inner"), target, true)?;
+                        inner_unsupported = inner.unsupported;
+                        out_inner = Some(Box::new(inner.def));
                     }
                 }
             }
@@ -111,9 +122,11 @@ pub(crate) fn btf_map(btf: &Btf, name: &str, ty: u32, nested: bool) -> Result<Bt
             }
         }
     }
-    def.kind = kind_of(name, raw_kind)?;
+    let unsupported;
+    (def.kind, unsupported) = kind_of(raw_kind);
     fill_sizes(&mut def);
     Ok(BtfMap {
+        unsupported: unsupported.or(inner_unsupported),
         def,
         inner: out_inner,
         values_at,
@@ -148,7 +161,7 @@ fn fill_sizes(def: &mut MapDef) {
 
 /// Reads a `struct bpf_map_def` of the `maps` section: type, key size, value size, entries and, in all but the oldest
 /// objects, flags. What iproute2 and others append after that does not change the map.
-pub(crate) fn legacy_map(name: &str, bytes: &[u8]) -> Result<MapDef, LoadError> {
+pub(crate) fn legacy_map(name: &str, bytes: &[u8]) -> Result<(MapDef, Option<u32>), LoadError> {
     let words: Vec<u32> = bytes
         .as_chunks::<4>()
         .0
@@ -161,16 +174,17 @@ pub(crate) fn legacy_map(name: &str, bytes: &[u8]) -> Result<MapDef, LoadError> 
             format!("its definition has {} bytes, at least 16 are needed", bytes.len()),
         ));
     };
+    let (kind, unsupported) = kind_of(*kind);
     let mut def = MapDef {
         name: name.into(),
-        kind: kind_of(name, *kind)?,
+        kind,
         key_size: *key_size,
         value_size: *value_size,
         max_entries: *max_entries,
         flags: rest.first().copied().unwrap_or(0),
     };
     fill_sizes(&mut def);
-    Ok(def)
+    Ok((def, unsupported))
 }
 
 /// The array of one value that stands for a data section.

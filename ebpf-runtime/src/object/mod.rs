@@ -302,6 +302,7 @@ fn parse(data: &[u8]) -> Result<Object, LoadError> {
                     inner: parsed.inner,
                     values_at: parsed.values_at,
                     lock: parsed.lock,
+                    unsupported: parsed.unsupported,
                 });
             }
             if len > 0 && !maps.iter().any(|m| m.section == index) {
@@ -329,6 +330,7 @@ fn parse(data: &[u8]) -> Result<Object, LoadError> {
                 inner: None,
                 values_at: None,
                 lock: None,
+                unsupported: None,
             });
         }
     }
@@ -408,7 +410,8 @@ fn parse(data: &[u8]) -> Result<Object, LoadError> {
             })
         })
         .collect();
-    let defs = maps.iter().map(|m| m.def.clone()).collect();
+    let supported = maps.iter().filter(|m| m.unsupported.is_none());
+    let defs = supported.map(|m| m.def.clone()).collect();
     let starts = functions
         .iter()
         .enumerate()
@@ -446,8 +449,10 @@ fn legacy_section(
         let part = bytes
             .get(start..end)
             .ok_or_else(|| bad(format!("map `{}` lies outside", symbol.name)))?;
+        let (def, unsupported) = legacy_map(&symbol.name, part)?;
         maps.push(ObjectMap {
-            def: legacy_map(&symbol.name, part)?,
+            def,
+            unsupported,
             section: index,
             offset: symbol.value,
             initial: None,

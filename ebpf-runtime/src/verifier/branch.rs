@@ -33,6 +33,23 @@ impl Verifier<'_> {
         if a.is_scalar() && b.is_scalar() {
             return Ok(self.numbers(state, insn, relation, wide, &a, &b, by_register));
         }
+        // Compilers ask so whether `ctx->data`, a field of 32 bits, is set; the answer tells nothing of the address.
+        let null_check = |p: &Reg, n: &Reg| {
+            matches!(p.kind, Kind::Packet | Kind::Meta | Kind::PacketEnd) && n.known() == Some(0)
+        };
+        if !wide
+            && matches!(relation, Relation::Eq | Relation::Ne)
+            && (null_check(&a, &b) || null_check(&b, &a))
+        {
+            [a, b]
+                .iter()
+                .filter(|r| r.is_scalar())
+                .for_each(|r| self.deps.mark(r.dep));
+            return Ok(Sides {
+                taken: Some(state.clone()),
+                falls: Some(state),
+            });
+        }
         if !wide {
             let at = if a.is_pointer() { insn.dst } else { insn.src };
             return refuse(
@@ -171,6 +188,31 @@ impl Verifier<'_> {
             && !b.or_null;
         if (packet(a) && packet(b)) || (alike && a.is_pointer()) {
             return Ok(both(state));
+        }
+        // What equals a pointer that is not null is not null either.
+        let nullable = match (a.or_null, b.or_null) {
+            (true, false) => Some(a),
+            (false, true) => Some(b),
+            _ => None,
+        };
+        let of_kind = std::mem::discriminant(&a.kind) == std::mem::discriminant(&b.kind);
+        if let Some(nullable) = nullable.filter(|_| of_kind && matches!(a.kind, Kind::MapValue(_))) {
+            let valid = self.settled(state.clone(), nullable);
+            match relation {
+                Relation::Eq => {
+                    return Ok(Sides {
+                        taken: Some(valid),
+                        falls: Some(state),
+                    });
+                }
+                Relation::Ne => {
+                    return Ok(Sides {
+                        taken: Some(state),
+                        falls: Some(valid),
+                    });
+                }
+                _ => {}
+            }
         }
         let (x, y) = (a.kind.describe(), b.kind.describe());
         refuse(

@@ -322,7 +322,7 @@ impl Verifier<'_> {
                 }
                 self.helper_memory(state, proto, n, &reg, size, Mode::Read, given)
             }
-            Arg::Read | Arg::Write => {
+            Arg::Read | Arg::Write | Arg::ReadWrite => {
                 if reg.or_null || reg.is_scalar() {
                     return wrong("a pointer to memory that is there");
                 }
@@ -333,6 +333,10 @@ impl Verifier<'_> {
                     return wrong("a pointer to memory, or the constant 0");
                 }
                 Ok(())
+            }
+            Arg::ReadWriteFixed(size) => {
+                self.helper_memory(state, proto, n, &reg, size, Mode::Read, given)?;
+                self.helper_memory(state, proto, n, &reg, size, Mode::Write, given)
             }
             Arg::WriteFixed(size) => self.helper_memory(state, proto, n, &reg, size, Mode::Write, given),
             Arg::Size | Arg::SizeOrZero => self.size(state, proto, arg, n, &reg, given),
@@ -437,9 +441,15 @@ impl Verifier<'_> {
                 ),
             };
         }
-        let write = proto.args.get(usize::from(n) - 2) == Some(&Arg::Write);
-        let mode = if write { Mode::Write } else { Mode::Read };
-        self.helper_memory(state, proto, n - 1, &memory, reg.value.u.1 as u32, mode, given)
+        let most = reg.value.u.1 as u32;
+        let memory_arg = proto.args.get(usize::from(n) - 2);
+        if memory_arg != Some(&Arg::Write) {
+            self.helper_memory(state, proto, n - 1, &memory, most, Mode::Read, given)?;
+        }
+        if matches!(memory_arg, Some(Arg::Write | Arg::ReadWrite)) {
+            self.helper_memory(state, proto, n - 1, &memory, most, Mode::Write, given)?;
+        }
+        Ok(())
     }
 
     /// Memory that a helper reads or writes.
@@ -461,7 +471,12 @@ impl Verifier<'_> {
         if size == 0 {
             return Ok(());
         }
-        if mode == Mode::Write && matches!(reg.kind, Kind::Packet | Kind::Meta) {
+        // As in the kernel kernel functions may, and bpf_fib_lookup; other helpers may not.
+        let may = matches!(
+            proto.args.get(usize::from(n) - 1),
+            Some(Arg::WriteFixed(_) | Arg::ReadWrite)
+        );
+        if mode == Mode::Write && !may && matches!(reg.kind, Kind::Packet | Kind::Meta) {
             return refuse(
                 format!("{} cannot write to the packet", proto.name),
                 "give it a buffer on the stack",

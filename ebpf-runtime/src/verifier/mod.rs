@@ -103,13 +103,13 @@ fn of_def(def: &MapDef) -> MapInfo {
         name: def.name.clone(),
         kind: def.kind,
         key_size: def.key_size,
-        // What can be looked up in an XSKMAP is only whether it is there.
+        // A lookup in an XSKMAP gives a `struct bpf_xdp_sock`, of which `queue_id` can be read.
         value_size: match def.kind {
-            MapType::Xskmap => 0,
+            MapType::Xskmap => 4,
             _ => def.value_size,
         },
         max_entries: def.max_entries,
-        readonly: def.flags & BPF_F_RDONLY_PROG != 0,
+        readonly: def.flags & BPF_F_RDONLY_PROG != 0 || def.kind == MapType::Xskmap,
         lock: None,
         constant: None,
         inner: None,

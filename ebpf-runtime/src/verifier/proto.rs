@@ -24,6 +24,10 @@ pub(super) enum Arg {
     ReadOrNull,
     /// Memory that may be written; the next argument is its size.
     Write,
+    /// Memory that is read and written; the next argument is its size.
+    ReadWrite,
+    /// Likewise, of this size.
+    ReadWriteFixed(u32),
     /// Memory of this size that may be written.
     WriteFixed(u32),
     /// Size of the memory before it, at least 1.
@@ -146,6 +150,7 @@ pub(super) fn helper(id: i32) -> Option<Proto> {
         ),
         54 => ("bpf_xdp_adjust_meta", &[Ctx, Number], Gives::Number),
         65 => ("bpf_xdp_adjust_tail", &[Ctx, Number], Gives::Number),
+        69 => ("bpf_fib_lookup", &[Ctx, ReadWrite, Size, Number], Gives::Number),
         93 => ("bpf_spin_lock", &[Lock], Gives::Lock),
         94 => ("bpf_spin_unlock", &[Lock], Gives::Unlock),
         118 => ("bpf_jiffies64", &[], Gives::Number),
@@ -164,6 +169,11 @@ pub(super) fn helper(id: i32) -> Option<Proto> {
         133 => ("bpf_ringbuf_discard", &[Record, Number], Gives::Number),
         134 => ("bpf_ringbuf_query", &[Map(&[M::Ringbuf]), Number], Gives::Number),
         160 => ("bpf_ktime_get_coarse_ns", &[], Gives::Number),
+        163 => (
+            "bpf_check_mtu",
+            &[Ctx, Number, ReadWriteFixed(4), Number, Number],
+            Gives::Number,
+        ),
         164 => (
             "bpf_for_each_map_elem",
             &[Map(WALK), Callback(4), CallbackCtx, Number],
@@ -202,17 +212,20 @@ pub(super) fn helper(id: i32) -> Option<Proto> {
 /// The contract of a kernel function.
 pub(super) fn kfunc(kfunc: Kfunc) -> Option<Proto> {
     use Arg::*;
-    let (name, args): (_, &'static [Arg]) = match kfunc {
+    let args: &'static [Arg] = match kfunc {
         Kfunc::Missing => return None,
-        Kfunc::RxHash => ("bpf_xdp_metadata_rx_hash", &[Ctx, WriteFixed(4), WriteFixed(4)]),
-        Kfunc::RxTimestamp => ("bpf_xdp_metadata_rx_timestamp", &[Ctx, WriteFixed(8)]),
-        Kfunc::RxVlanTag => (
-            "bpf_xdp_metadata_rx_vlan_tag",
-            &[Ctx, WriteFixed(2), WriteFixed(2)],
-        ),
+        Kfunc::RxHash => &[Ctx, WriteFixed(4), WriteFixed(4)],
+        Kfunc::RxTimestamp => &[Ctx, WriteFixed(8)],
+        Kfunc::RxVlanTag => &[Ctx, WriteFixed(2), WriteFixed(2)],
+        Kfunc::RxPtype | Kfunc::RxMark | Kfunc::RxCsum | Kfunc::RxHeaderLen | Kfunc::RxExtracted => {
+            &[Ctx, WriteFixed(4)]
+        }
+        Kfunc::HashToeplitz => &[Read, Size, Read, Size],
+        Kfunc::HashCrc => &[Read, Size, Number],
+        Kfunc::HashXor => &[Read, Size],
     };
     Some(Proto {
-        name,
+        name: kfunc.name(),
         args,
         gives: Gives::Number,
         moves_packet: false,

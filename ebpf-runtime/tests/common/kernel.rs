@@ -12,8 +12,11 @@ use millrace_ebpf::{Map, MapFlags, MapType, Program};
 const MAP_CREATE: i64 = 0;
 const MAP_LOOKUP: i64 = 1;
 const MAP_UPDATE: i64 = 2;
+const MAP_NEXT_KEY: i64 = 4;
 const PROG_LOAD: i64 = 5;
 const TEST_RUN: i64 = 10;
+const PROG_BY_ID: i64 = 13;
+const MAP_BY_ID: i64 = 14;
 const MAP_FREEZE: i64 = 22;
 const PROG_TYPE_XDP: u32 = 6;
 
@@ -66,6 +69,17 @@ pub struct KernelMap {
     value_size: usize,
 }
 
+/// Processors that the kernel keeps values of per-CPU maps for.
+fn possible_cpus() -> usize {
+    let listed = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
+    let last = listed
+        .trim()
+        .rsplit(['-', ','])
+        .next()
+        .and_then(|n| n.parse().ok());
+    last.map_or(1, |n: usize| n + 1)
+}
+
 impl KernelMap {
     fn like(map: &Map, inner: Option<&KernelMap>) -> io::Result<KernelMap> {
         let def = map.def();
@@ -83,6 +97,38 @@ impl KernelMap {
             fd,
             value_size: def.value_size as usize,
         })
+    }
+
+    /// A map that somebody else made, which is like one of ours.
+    pub fn by_id(id: u32, like: &Map) -> io::Result<KernelMap> {
+        let fd = owned(bpf(MAP_BY_ID, &mut Attr::new().u32(0, id))?);
+        let size = like.def().value_size as usize;
+        let per_cpu = matches!(
+            like.kind(),
+            MapType::PercpuArray | MapType::PercpuHash | MapType::LruPercpuHash
+        );
+        let value_size = if per_cpu {
+            size.next_multiple_of(8) * possible_cpus()
+        } else {
+            size
+        };
+        Ok(KernelMap { fd, value_size })
+    }
+
+    /// All keys.
+    pub fn keys(&self, key_size: usize) -> Vec<Vec<u8>> {
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        loop {
+            let next = vec![0u8; key_size];
+            let mut attr = Attr::new().u32(0, self.fd.as_raw_fd() as u32).ptr(16, &next);
+            if let Some(last) = keys.last() {
+                attr = attr.ptr(8, last);
+            }
+            if bpf(MAP_NEXT_KEY, &mut attr).is_err() || keys.len() > 1 << 16 {
+                return keys;
+            }
+            keys.push(next);
+        }
     }
 
     pub fn update(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
@@ -109,11 +155,12 @@ pub struct KernelProgram {
     pub maps: Vec<KernelMap>,
 }
 
-/// What a run gave.
+/// What a run gave: the frame with its metadata before it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Outcome {
     pub verdict: u32,
     pub frame: Vec<u8>,
+    pub meta: usize,
 }
 
 impl KernelProgram {
@@ -164,21 +211,35 @@ impl KernelProgram {
         })
     }
 
+    /// A program that somebody else loaded.
+    pub fn by_id(id: u32, maps: Vec<KernelMap>) -> io::Result<KernelProgram> {
+        let fd = owned(bpf(PROG_BY_ID, &mut Attr::new().u32(0, id))?);
+        Ok(KernelProgram { fd, maps })
+    }
+
     /// Runs it once.
     pub fn run(&self, frame: &[u8]) -> io::Result<Outcome> {
         let out = vec![0u8; 8192];
+        // struct xdp_md: data, data_end, data_meta, ingress interface, queue, egress interface.
+        let context = [0, frame.len() as u32, 0, 0, 0, 0];
+        let mut context_after = [0u32; 6];
         let mut attr = Attr::new()
             .u32(0, self.fd.as_raw_fd() as u32)
             .u32(8, frame.len() as u32)
             .u32(12, out.len() as u32)
             .ptr(16, frame)
             .ptr(24, &out)
-            .u32(32, 1);
+            .u32(32, 1)
+            .u32(40, 24)
+            .u32(44, 24)
+            .ptr(48, &context)
+            .u64(56, context_after.as_mut_ptr().expose_provenance() as u64);
         bpf(TEST_RUN, &mut attr)?;
         let len = attr.get(12) as usize;
         Ok(Outcome {
             verdict: attr.get(4),
             frame: out[..len].to_vec(),
+            meta: context_after[0] as usize - context_after[2] as usize,
         })
     }
 
@@ -222,5 +283,34 @@ pub fn available(test: &str) -> bool {
             println!("SKIP {test}: bpf(2) is not permitted here ({e}); run as root");
             false
         }
+    }
+}
+
+/// Keeps this thread on the first processor that it may run on; gives its number.
+pub fn stay_on_one_cpu() -> io::Result<u32> {
+    // SAFETY: a `cpu_set_t` is plain bits, and the calls read and write no more than its size.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        let size = std::mem::size_of::<libc::cpu_set_t>();
+        if libc::sched_getaffinity(0, size, &mut set) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let all = 0..libc::CPU_SETSIZE as usize;
+        let cpu = all.into_iter().find(|c| libc::CPU_ISSET(*c, &set)).unwrap_or(0);
+        libc::CPU_ZERO(&mut set);
+        libc::CPU_SET(cpu, &mut set);
+        if libc::sched_setaffinity(0, size, &set) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(cpu as u32)
+    }
+}
+
+/// Moves this thread into a network namespace of its own, which ends with it.
+pub fn leave_network() -> io::Result<()> {
+    // SAFETY: concerns only what this thread sees of the network; no memory is touched.
+    match unsafe { libc::unshare(libc::CLONE_NEWNET) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     }
 }

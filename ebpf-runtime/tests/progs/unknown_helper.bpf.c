@@ -9,11 +9,9 @@ int passes(struct xdp_md *ctx)
 }
 
 SEC("xdp")
-int wants_routes(struct xdp_md *ctx)
+int wants_node(struct xdp_md *ctx)
 {
-	struct bpf_fib_lookup params = { .family = 2 };
-
-	return bpf_fib_lookup(ctx, &params, sizeof(params), 0) ? XDP_PASS : XDP_TX;
+	return bpf_get_numa_node_id() ? XDP_PASS : XDP_TX;
 }
 
 char _license[] SEC("license") = "GPL";

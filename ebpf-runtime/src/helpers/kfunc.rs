@@ -1,0 +1,156 @@
+//! What kernel functions do.
+
+use crate::interp::{Core, errno};
+use crate::kfunc::Kfunc;
+use crate::mem::packet;
+use crate::mem::space::CTX_ADDR;
+use crate::{Errno, Fault, HintKind, XdpBuff};
+
+/// Calls a kfunc.
+pub(crate) fn call(id: i64, core: &mut Core, a: [u64; 5], buf: &mut XdpBuff<'_>) -> Result<u64, Fault> {
+    let kfunc = Kfunc::by_id(id);
+    match kfunc {
+        Kfunc::Missing => return Err(Fault::HelperArgument),
+        Kfunc::HashToeplitz | Kfunc::HashCrc | Kfunc::HashXor => return hash(kfunc, core, a, buf),
+        _ if a[0] != CTX_ADDR => return Err(Fault::HelperArgument),
+        _ => {}
+    }
+    let result = metadata(kfunc, core, a, buf)?;
+    Ok(result.map_or_else(errno, |()| 0))
+}
+
+/// Metadata that the queue does not deliver is `-ENODATA`; a layout that has no such field at all is `-EOPNOTSUPP`
+/// (net/core/xdp.c, "XDP RX metadata").
+fn metadata(
+    kfunc: Kfunc,
+    core: &mut Core,
+    a: [u64; 5],
+    buf: &mut XdpBuff<'_>,
+) -> Result<Result<(), Errno>, Fault> {
+    let read = |kind| match core.hints.field(kind) {
+        None => Err(Errno::OPNOTSUPP),
+        Some(_) => core.hints.read(kind, packet::hints(buf)).ok_or(Errno::NODATA),
+    };
+    let (kind, width) = match kfunc {
+        Kfunc::RxHash => (HintKind::RxHash, 4),
+        Kfunc::RxTimestamp => (HintKind::RxTimestamp, 8),
+        Kfunc::RxPtype => (HintKind::PacketType, 4),
+        Kfunc::RxMark => (HintKind::Mark, 4),
+        Kfunc::RxCsum => (HintKind::CsumStatus, 4),
+        Kfunc::RxHeaderLen => (HintKind::HeaderLen, 4),
+        Kfunc::RxExtracted => (HintKind::Extracted, 4),
+        _ => (HintKind::VlanTci, 2),
+    };
+    let value = match read(kind) {
+        Ok(value) => value,
+        Err(error) => return Ok(Err(error)),
+    };
+    // What comes along: it has a meaning even where the queue does not deliver it.
+    let kind_of_hash = read(HintKind::RxHashType).unwrap_or(0);
+    let proto = read(HintKind::VlanProto).unwrap_or(0x8100);
+    let space = &mut core.space;
+    match width {
+        8 => space.store::<8>(buf, a[1], value)?,
+        4 => space.store::<4>(buf, a[1], value)?,
+        _ => {
+            space.store::<2>(buf, a[1], u64::from((proto as u16).to_be()))?;
+            space.store::<2>(buf, a[2], value)?;
+        }
+    }
+    if kfunc == Kfunc::RxHash {
+        space.store::<4>(buf, a[2], kind_of_hash)?;
+    }
+    Ok(Ok(()))
+}
+
+/// Hashes that choose queues. Of data or keys longer than this nothing is hashed, and the hash is 0.
+const HASHED: usize = 4096;
+
+fn hash(kfunc: Kfunc, core: &mut Core, a: [u64; 5], buf: &mut XdpBuff<'_>) -> Result<u64, Fault> {
+    let size = |register: u64| register as u32 as usize;
+    let keyed = kfunc == Kfunc::HashToeplitz;
+    let (data_len, key_len) = (size(a[1]), if keyed { size(a[3]) } else { 0 });
+    if data_len > HASHED || key_len > HASHED {
+        return Ok(0);
+    }
+    let Core { space, bytes, .. } = core;
+    let (data, rest) = bytes
+        .split_at_mut_checked(data_len)
+        .ok_or(Fault::HelperArgument)?;
+    let key = rest.get_mut(..key_len).ok_or(Fault::HelperArgument)?;
+    space.read(buf, a[0], data)?;
+    if keyed {
+        space.read(buf, a[2], key)?;
+    }
+    Ok(u64::from(match kfunc {
+        Kfunc::HashToeplitz => toeplitz(data, key),
+        Kfunc::HashCrc => crc32c(data, a[2] as u32),
+        _ => xor(data),
+    }))
+}
+
+/// The Toeplitz hash that NICs use for RSS (82599 datasheet section 7.1.2.8.1): for each bit of the data that is set, from
+/// the first byte's highest on, the 32 bits of the key that begin there are XORed. A key that ends before is followed by
+/// zeroes.
+fn toeplitz(data: &[u8], key: &[u8]) -> u32 {
+    let at = |i: usize| u64::from(key.get(i).copied().unwrap_or(0));
+    let mut window = (0..8).fold(0, |w, i| w << 8 | at(i));
+    let mut hash = 0;
+    for (i, byte) in data.iter().enumerate() {
+        for bit in (0..8).rev() {
+            if byte >> bit & 1 != 0 {
+                hash ^= (window >> (25 + bit)) as u32;
+            }
+        }
+        window = window << 8 | at(i + 8);
+    }
+    hash
+}
+
+/// CRC-32C (Castagnoli, reflected polynomial 0x82f63b78), as x86's `crc32` instruction computes it step by step: neither
+/// the seed nor the result is inverted.
+fn crc32c(data: &[u8], seed: u32) -> u32 {
+    data.iter().fold(seed, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            crc >> 1 ^ (0x82f6_3b78 & (crc & 1).wrapping_neg())
+        })
+    })
+}
+
+/// The XOR of all 32-bit words in network order, the last one filled up with zeroes.
+fn xor(data: &[u8]) -> u32 {
+    data.chunks(4).fold(0, |hash, chunk| {
+        let mut word = [0; 4];
+        word[..chunk.len()].copy_from_slice(chunk);
+        hash ^ u32::from_be_bytes(word)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The key and the examples of Microsoft's "Verifying the RSS Hash Calculation".
+    const KEY: [u8; 40] = [
+        0x6d, 0x5a, 0x56, 0xda, 0x25, 0x5b, 0x0e, 0xc2, 0x41, 0x67, 0x25, 0x3d, 0x43, 0xa3, 0x8f, 0xb0, 0xd0,
+        0xca, 0x2b, 0xcb, 0xae, 0x7b, 0x30, 0xb4, 0x77, 0xcb, 0x2d, 0xa3, 0x80, 0x30, 0xf2, 0x0c, 0x6a, 0x42,
+        0xb7, 0x3b, 0xbe, 0xac, 0x01, 0xfa,
+    ];
+
+    #[test]
+    fn toeplitz_gives_the_published_examples() {
+        // 66.9.149.187:2794 -> 161.142.100.80:1766
+        let addresses = [66, 9, 149, 187, 161, 142, 100, 80];
+        assert_eq!(toeplitz(&addresses, &KEY), 0x323e_8fc2);
+        let ports = [2794u16.to_be_bytes(), 1766u16.to_be_bytes()].concat();
+        assert_eq!(toeplitz(&[&addresses[..], &ports].concat(), &KEY), 0x51cc_c178);
+        assert_eq!(toeplitz(&addresses, &[]), 0);
+    }
+
+    #[test]
+    fn crc_and_xor_give_known_values() {
+        // The check value of CRC-32C is about "123456789", inverted before and after.
+        assert_eq!(!crc32c(b"123456789", !0), 0xe306_9283);
+        assert_eq!(xor(&[1, 2, 3, 4, 0xff]), 0xfe02_0304);
+    }
+}
