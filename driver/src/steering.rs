@@ -18,6 +18,8 @@ pub struct SteeringStats {
     pub out_of_range: u64,
     /// The program had no opinion (negative).
     pub no_opinion: u64,
+    /// The program was ended by a fault; those count as no opinion, too.
+    pub aborted: u64,
     /// Decided by the map from RX queue.
     pub rxq_map: u64,
     /// Decided by the map from CPU.
@@ -31,6 +33,7 @@ struct Counters {
     program: Cell<u64>,
     out_of_range: Cell<u64>,
     no_opinion: Cell<u64>,
+    aborted: Cell<u64>,
     rxq_map: Cell<u64>,
     cpu_map: Cell<u64>,
     fallback: Cell<u64>,
@@ -45,8 +48,21 @@ fn bump(c: &Cell<u64>) {
 /// The return value follows the XPS hook: negative means "no opinion", anything else is taken modulo the
 /// number of TX queues.
 pub trait TxChooser: Send {
-    /// Chooses for one frame; `raw` is its RX write-back, empty when it was not received.
-    fn choose(&mut self, frame: &mut [u8], raw: &[u8]) -> i32;
+    /// Chooses for one frame; `None` when it could not run to its end, which counts as no opinion.
+    fn choose(&mut self, frame: TxFrame<'_>) -> Option<i32>;
+}
+
+/// A frame as a program that chooses its TX queue sees it.
+#[derive(Debug)]
+pub struct TxFrame<'a> {
+    /// Its bytes; of a frame in several buffers, those in the first one.
+    pub data: &'a mut [u8],
+    /// Length of the whole frame in bytes.
+    pub len: usize,
+    /// Its RX write-back, empty when it was not received.
+    pub raw: &'a [u8],
+    /// The RX queue it came in on, if it was received.
+    pub rxq: Option<u16>,
 }
 
 /// A refused map.
@@ -144,8 +160,12 @@ impl TxSteering {
     }
 
     /// Runs the program in the slot on one frame; `None` when the slot is empty.
-    pub fn run_program(&mut self, frame: &mut [u8], raw: &[u8]) -> Option<i32> {
-        self.chooser.as_mut().map(|c| c.choose(frame, raw))
+    pub fn run_program(&mut self, frame: TxFrame<'_>) -> Option<i32> {
+        let opinion = self.chooser.as_mut()?.choose(frame);
+        if opinion.is_none() {
+            bump(&self.counters.aborted);
+        }
+        Some(opinion.unwrap_or(-1))
     }
 
     /// The TX queue of one frame. `rxq` is the RX queue it came from, if it was received; `program` is
@@ -198,6 +218,7 @@ impl TxSteering {
             program: c.program.get(),
             out_of_range: c.out_of_range.get(),
             no_opinion: c.no_opinion.get(),
+            aborted: c.aborted.get(),
             rxq_map: c.rxq_map.get(),
             cpu_map: c.cpu_map.get(),
             fallback: c.fallback.get(),
@@ -369,15 +390,25 @@ mod tests {
     fn the_program_slot_is_run_and_can_be_taken_back() {
         struct LastByte;
         impl TxChooser for LastByte {
-            fn choose(&mut self, frame: &mut [u8], _raw: &[u8]) -> i32 {
-                frame.last().map_or(-1, |b| i32::from(*b))
+            fn choose(&mut self, frame: TxFrame<'_>) -> Option<i32> {
+                frame.data.last().map(|b| i32::from(*b))
+            }
+        }
+        fn frame(data: &mut [u8]) -> TxFrame<'_> {
+            TxFrame {
+                len: data.len(),
+                data,
+                raw: &[],
+                rxq: None,
             }
         }
         let mut s = TxSteering::new(4).unwrap();
-        assert_eq!(s.run_program(&mut [1], &[]), None);
+        assert_eq!(s.run_program(frame(&mut [1])), None);
         s.set_program(Some(Box::new(LastByte)));
-        let opinion = s.run_program(&mut [0, 3], &[]);
+        let opinion = s.run_program(frame(&mut [0, 3]));
         assert_eq!(s.choose(None, 0, 0, opinion), 3);
+        assert_eq!(s.run_program(frame(&mut [])), Some(-1), "a fault is no opinion");
+        assert_eq!(s.stats().aborted, 1);
         assert!(s.set_program(None).is_some());
         assert!(!s.has_program());
     }

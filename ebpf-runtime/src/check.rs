@@ -1,10 +1,11 @@
 //! What every program must satisfy before any engine sees it: known instructions, registers that exist, jumps that
 //! stay inside their function, helpers that this runtime has. Memory safety is the engines' and the verifier's part.
 
-use crate::LoadError;
 use crate::helpers::{self, Support};
 use crate::insn::{self, Insn, atomic};
+use crate::kfunc::Kfunc;
 use crate::program::Body;
+use crate::{Hook, LoadError};
 
 /// Checks a linked program.
 pub(crate) fn check(body: &Body) -> Result<(), LoadError> {
@@ -215,9 +216,25 @@ fn call(body: &Body, insn: Insn, at: usize) -> Result<(), LoadError> {
                 Err(fail(format!("calls {target}, where no function begins")))
             }
         }
+        insn::CALL_KFUNC if body.hook == Hook::Steering && Kfunc::by_id(insn.imm.into()) != Kfunc::Missing => {
+            Err(fail(
+                "calls a metadata kfunc, which is for XDP programs; a steering program reads the fields of struct __sk_buff"
+                    .into(),
+            ))
+        }
         insn::CALL_KFUNC => Ok(()),
         insn::CALL_HELPER => match helpers::support(insn.imm) {
-            Support::Yes => Ok(()),
+            Support::Yes => match body.hook.forbids(insn) {
+                None => Ok(()),
+                Some(reason) => Err(LoadError::Helper {
+                    program: body.name.clone(),
+                    insn: at,
+                    line: line(),
+                    id: insn.imm,
+                    name: helpers::name(insn.imm),
+                    reason: reason.into(),
+                }),
+            },
             Support::No { name, reason } => Err(LoadError::Helper {
                 program: body.name.clone(),
                 insn: at,

@@ -6,7 +6,7 @@ use crate::interp::{Core, Interp};
 use crate::jit::Jit;
 use crate::program::Program;
 use crate::routes::RouteFeed;
-use crate::{EngineKind, FaultReport, HintLayout, LoadError, Verdict, XdpBuff};
+use crate::{EngineKind, Fault, FaultReport, HintLayout, Hook, LoadError, SkbInfo, Verdict, XdpBuff};
 
 /// What an instance counted since it was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -100,6 +100,17 @@ impl Instance {
             }
             Engine::Jit(jit) => jit.run_batch(bufs, verdicts),
         }
+    }
+
+    /// Runs a steering program on one frame: its int, or `None` when the run was ended by a fault. On a program for another
+    /// hook this is `None` too.
+    pub fn steer(&mut self, buf: &mut XdpBuff<'_>, info: &SkbInfo) -> Option<i32> {
+        if self.program.hook() != Hook::Steering {
+            return None;
+        }
+        self.core().space.describe(info);
+        let verdict = self.run_one(buf);
+        (verdict.fault == Fault::None).then_some(verdict.raw as i32)
     }
 
     /// Runs the program on one frame.

@@ -13,10 +13,12 @@
 //! [`Instance::run_batch`]. Nothing in an object is trusted: the interpreter checks every memory access against
 //! the stack, the packet, the map values and the ring-buffer records that the program may reach.
 
+mod chain;
 mod check;
 mod error;
 mod helpers;
 mod hint;
+mod hook;
 mod insn;
 mod instance;
 mod interp;
@@ -37,8 +39,10 @@ pub mod routes;
 pub mod verifier;
 mod xdp;
 
+pub use chain::RunConfig;
 pub use error::{Errno, Fault, FaultReport, LoadError, SourceLine};
 pub use hint::{HintField, HintKind, HintLayout, HintSource, Loc, Test};
+pub use hook::{Hook, SkbInfo};
 pub use instance::{Instance, InstanceStats};
 pub use loader::{Loaded, Loader};
 pub use maps::{Map, MapDef, MapFlags, MapType};

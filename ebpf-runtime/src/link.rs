@@ -10,15 +10,16 @@ use crate::object::btf::Lines;
 use crate::object::mapdefs::unsupported;
 use crate::object::{Code, Object, Target};
 use crate::program::Body;
-use crate::{LoadError, check, jit};
+use crate::{Hook, LoadError, check, jit};
 
 /// Most instructions of one linked program; the kernel's complexity limit is the same number.
 const PROGRAM_MAX: usize = 1_000_000;
 
-/// Links the object's function number `main`.
-pub(crate) fn link(object: &Object, main: usize) -> Result<Body, LoadError> {
+/// Links the object's function number `main`, for this hook or the one that its section names.
+pub(crate) fn link(object: &Object, main: usize, hook: Option<Hook>) -> Result<Body, LoadError> {
     let mut linker = Linker {
         object,
+        hook,
         order: Vec::new(),
         place: HashMap::new(),
         len: 0,
@@ -36,6 +37,7 @@ pub(crate) fn link(object: &Object, main: usize) -> Result<Body, LoadError> {
 
 struct Linker<'a> {
     object: &'a Object,
+    hook: Option<Hook>,
     /// Functions in the order they are laid out.
     order: Vec<usize>,
     /// First instruction of each.
@@ -126,6 +128,7 @@ impl Linker<'_> {
         Ok(Body {
             id: Body::next_id(),
             name: f.name.clone(),
+            hook: (self.hook).unwrap_or_else(|| Hook::of_section(&self.object.code[f.code].name)),
             section: self.object.code[f.code].name.clone(),
             insns,
             functions,

@@ -7,7 +7,7 @@ use crate::maps::{MapFlags, MapType};
 use crate::object::mapdefs::ObjectMap;
 use crate::object::{Object, Target};
 use crate::program::Collection;
-use crate::{LoadError, Map, MapDef, Program, link};
+use crate::{Hook, LoadError, Map, MapDef, Program, link};
 
 /// Most instructions of all programs of an object together.
 const OBJECT_MAX: usize = 4_000_000;
@@ -19,6 +19,7 @@ pub struct Loader {
     max_entries: BTreeMap<String, u32>,
     reuse: BTreeMap<String, Arc<Map>>,
     globals: BTreeMap<String, Vec<u8>>,
+    hook: Option<Hook>,
 }
 
 impl Loader {
@@ -30,6 +31,12 @@ impl Loader {
     /// How many workers will run the programs: per-CPU maps get a value for each.
     pub fn cpus(mut self, n: u32) -> Loader {
         self.cpus = Some(n);
+        self
+    }
+
+    /// Takes every program of the object for one of this hook, whatever its section is called.
+    pub fn hook(mut self, hook: Hook) -> Loader {
+        self.hook = Some(hook);
         self
     }
 
@@ -68,7 +75,7 @@ impl Loader {
         let mut results = Vec::new();
         let mut total = 0;
         for (index, function) in object.functions.iter().enumerate().filter(|(_, f)| f.is_program) {
-            let body = link::link(object, index).map(Arc::new);
+            let body = link::link(object, index, self.hook).map(Arc::new);
             total += body.as_ref().map_or(0, |b| b.insns.len());
             if total > OBJECT_MAX {
                 return Err(LoadError::Unsupported(format!(

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::insn::Insn;
 use crate::object::btf::{Btf, Lines};
 use crate::verifier::{Refusal, Verified, verify};
-use crate::{Instance, LoadError, Map, SourceLine, jit};
+use crate::{Hook, Instance, LoadError, Map, RunConfig, SourceLine, jit};
 
 /// Which engine runs a program. The default is the fastest that this build has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -87,6 +87,7 @@ pub(crate) struct Body {
     pub id: u32,
     pub name: String,
     pub section: String,
+    pub hook: Hook,
     /// Linked instructions. A map reference (`IMM_MAP`, `IMM_MAP_VALUE`) holds an index in [`Collection::maps`] and, in
     /// its second slot, an offset; a function reference (`IMM_FUNC`) holds an absolute instruction.
     pub insns: Vec<Insn>,
@@ -186,6 +187,16 @@ impl Program {
     /// ELF section it came from.
     pub fn section(&self) -> &str {
         &self.body.section
+    }
+
+    /// Where it can run.
+    pub fn hook(&self) -> Hook {
+        self.body.hook
+    }
+
+    /// Its place in a chain of programs, as the object says.
+    pub fn run_config(&self) -> Result<RunConfig, LoadError> {
+        RunConfig::of(&self.body.btf, &self.body.name)
     }
 
     /// Whether it is marked `xdp.frags`: only such programs may be given frames of several buffers.

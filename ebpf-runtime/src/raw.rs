@@ -7,7 +7,7 @@ use crate::insn::{self, Insn, SLOT, decode_all};
 use crate::kfunc::Kfunc;
 use crate::object::btf::{Btf, Lines};
 use crate::program::{Body, Collection};
-use crate::{LoadError, Map, Program, check, jit};
+use crate::{Hook, LoadError, Map, Program, check, jit};
 
 /// `BPF_PSEUDO_MAP_IDX`: a map by its index in a list.
 const MAP_INDEX: u8 = 5;
@@ -49,6 +49,7 @@ impl Program {
         let body = Body {
             id: Body::next_id(),
             name: name.into(),
+            hook: Hook::Xdp,
             section: "xdp".into(),
             insns,
             functions,

@@ -40,6 +40,22 @@ impl XdpAction {
     }
 }
 
+impl std::str::FromStr for XdpAction {
+    type Err = crate::LoadError;
+
+    /// `XDP_PASS`, `pass` and the like.
+    fn from_str(s: &str) -> Result<XdpAction, crate::LoadError> {
+        let upper = s.to_ascii_uppercase();
+        let name = upper.strip_prefix("XDP_").unwrap_or(&upper);
+        let found = XdpAction::ALL.into_iter().find(|a| a.name()[4..] == *name);
+        found.ok_or_else(|| {
+            crate::LoadError::Unsupported(format!(
+                "unknown verdict `{s}`; there are aborted, drop, pass, tx and redirect"
+            ))
+        })
+    }
+}
+
 /// Where `bpf_redirect` or `bpf_redirect_map` sends a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(u32)]

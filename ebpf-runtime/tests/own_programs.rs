@@ -18,7 +18,7 @@ fn sources(below: &Path, found: &mut Vec<PathBuf>) {
         let name = entry.file_name().to_string_lossy().into_owned();
         if path.is_dir() && name != "target" && !name.starts_with('.') {
             sources(&path, found);
-        } else if name.ends_with(".bpf.c") {
+        } else if name.ends_with(".bpf.c") && !name.starts_with("refused_") {
             found.push(path);
         }
     }

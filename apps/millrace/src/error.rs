@@ -7,8 +7,9 @@ use crate::worker::mailbox::MailboxError;
 use millrace_driver::bus::BusError;
 use millrace_driver::port::PortError;
 use millrace_driver::steering::SteeringError;
-use millrace_ebpf::LoadError;
+use millrace_ebpf::{Hook, LoadError, Program};
 use std::io;
+use std::sync::Arc;
 
 /// Every error of an application. Binaries print it as their last line and end with a non-zero status.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,13 @@ pub enum AppError {
     PortDown { port: String, reason: String },
     #[error("program {program}: {source}")]
     Program { program: String, source: Box<LoadError> },
+    /// The verifier says no to a program that was to be loaded.
+    #[error("{source}")]
+    Refused {
+        name: String,
+        program: Arc<Program>,
+        source: Box<LoadError>,
+    },
     #[error(
         "program {program} is not marked xdp.frags, but frames on port {port} may need several buffers (MTU {mtu}); put it in section \"xdp.frags\" or lower the MTU to {largest}"
     )]
@@ -54,6 +62,18 @@ pub enum AppError {
         queue: u16,
         program: String,
     },
+    #[error(
+        "queue {queue} of port {port} does not run program {program}; `millrace chain show` lists what it runs"
+    )]
+    NotInChain {
+        program: String,
+        port: String,
+        queue: u16,
+    },
+    #[error(
+        "program {program} is an {is} program, which cannot run at the {wanted} hook; load it with `type {wanted}` if it is one in truth"
+    )]
+    WrongHook { program: String, is: Hook, wanted: Hook },
     #[error("a program named {0:?} is loaded already; give this one another name or unload that one")]
     ProgramExists(String),
     #[error("program {0:?} is attached; detach it first")]
@@ -91,7 +111,7 @@ impl From<AppError> for ControlError {
                 ErrorCode::Exists
             }
             AppError::ProgramInUse(_) | AppError::Mailbox { .. } => ErrorCode::Busy,
-            AppError::NotAttached { .. } => ErrorCode::NotFound,
+            AppError::NotAttached { .. } | AppError::NotInChain { .. } => ErrorCode::NotFound,
             AppError::NeedsFrags { .. } => ErrorCode::Unsupported,
             AppError::Program { source, .. }
                 if matches!(
@@ -101,7 +121,10 @@ impl From<AppError> for ControlError {
             {
                 ErrorCode::Unsupported
             }
-            AppError::Config(_) | AppError::Program { .. } => ErrorCode::InvalidArgument,
+            AppError::Config(_)
+            | AppError::Program { .. }
+            | AppError::Refused { .. }
+            | AppError::WrongHook { .. } => ErrorCode::InvalidArgument,
             _ => ErrorCode::Failed,
         };
         ControlError::new(code, error.to_string())

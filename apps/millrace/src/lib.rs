@@ -30,14 +30,15 @@ mod config;
 pub mod control;
 mod error;
 mod exception;
+mod explain;
 mod hints;
 pub mod routes;
 pub mod topology;
 mod worker;
 
 pub use app::{
-    App, AppBuilder, AppHandle, AppStats, Loaded, Maps, PortInfo, PortReport, Programs, QueueReport, Report,
-    Running, WorkerReport,
+    App, AppBuilder, AppHandle, AppStats, Attachment, ChainLink, Loaded, Maps, PortInfo, PortReport,
+    Programs, QueueReport, Report, Running, WorkerReport,
 };
 pub use config::{PortSpec, QueueSel};
 pub use error::AppError;
@@ -45,5 +46,5 @@ pub use worker::counters::{COUNTERS, CounterInfo};
 pub use worker::{IdlePolicy, PassAction, PassHandler, PassedFrame};
 
 pub use millrace_driver::port::PortConfig;
-pub use millrace_driver::steering::{TxChooser, TxSteering};
-pub use millrace_ebpf::EngineKind;
+pub use millrace_driver::steering::{TxChooser, TxFrame, TxSteering};
+pub use millrace_ebpf::{EngineKind, Hook};

@@ -136,7 +136,7 @@ fn a_program_is_shipped_attached_replaced_detached_and_unloaded() {
     let file = it.dir.path().join("verdict.bpf.o").display().to_string();
     let loaded = it.ok(&format!("prog load {file} one"));
     assert!(
-        loaded.starts_with("one: function say section xdp\n    maps ") && loaded.contains("seen"),
+        loaded.starts_with("one: function say section xdp type xdp\n    maps ") && loaded.contains("seen"),
         "{loaded}"
     );
     it.ok(&format!("prog load {file} two function say"));
@@ -292,7 +292,7 @@ fn stop_ends_the_instance_cleanly() {
 
 #[test]
 fn help_teaches_with_examples() {
-    for object in ["", "port ", "queue ", "prog ", "map ", "stats "] {
+    for object in ["", "port ", "queue ", "prog ", "chain ", "map ", "stats "] {
         let output = run_in(Path::new("/nonexistent"), &format!("{object}--help"));
         assert!(output.status.success());
         let text = String::from_utf8_lossy(&output.stdout).into_owned();

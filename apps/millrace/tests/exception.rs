@@ -5,44 +5,6 @@ mod common;
 use common::*;
 use std::process::Command;
 
-const INSIDE: &str = "MILLRACE_TEST_INSIDE_NAMESPACE";
-
-/// Runs the test `name` again inside a fresh network namespace; true in there.
-fn inside(name: &str) -> bool {
-    if std::env::var_os(INSIDE).is_some() {
-        return true;
-    }
-    if !rustix::process::geteuid().is_root() {
-        skip(name, "needs root for a network namespace");
-        return false;
-    }
-    let itself = std::env::current_exe().expect("test binary");
-    let status = Command::new("unshare")
-        .args(["--net", "--"])
-        .arg(itself)
-        .args(["--exact", name, "--nocapture"])
-        .env(INSIDE, "1")
-        .status();
-    match status {
-        Ok(status) => assert!(status.success(), "{name} failed inside its namespace"),
-        Err(e) => skip(name, &format!("needs unshare: {e}")),
-    }
-    false
-}
-
-fn ip(args: &str) -> String {
-    let output = Command::new("ip")
-        .args(args.split_whitespace())
-        .output()
-        .expect("ip");
-    assert!(
-        output.status.success(),
-        "ip {args}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
 fn rx_packets(name: &str) -> u64 {
     let stats: serde_json::Value =
         serde_json::from_str(&ip(&format!("-j -s link show {name}"))).expect("ip's JSON");
@@ -52,7 +14,7 @@ fn rx_packets(name: &str) -> u64 {
 #[test]
 fn passed_frames_reach_the_host_and_the_hosts_frames_reach_the_wire() {
     let name = "passed_frames_reach_the_host_and_the_hosts_frames_reach_the_wire";
-    if !inside(name) {
+    if !inside_namespace(name) {
         return;
     }
     if Command::new("ip").arg("-V").output().is_err() || Command::new("ping").arg("-V").output().is_err() {

@@ -4,7 +4,7 @@ mod common;
 
 use common::*;
 use millrace::{
-    App, AppError, EngineKind, PassAction, PortConfig, PortSpec, QueueSel, TxChooser, TxSteering,
+    App, AppError, EngineKind, PassAction, PortConfig, PortSpec, QueueSel, TxChooser, TxFrame, TxSteering,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -189,8 +189,8 @@ fn a_redirect_to_another_port_leaves_there_and_one_to_nowhere_is_counted() {
 struct Always(i32);
 
 impl TxChooser for Always {
-    fn choose(&mut self, _frame: &mut [u8], _raw: &[u8]) -> i32 {
-        self.0
+    fn choose(&mut self, _frame: TxFrame<'_>) -> Option<i32> {
+        Some(self.0)
     }
 }
 

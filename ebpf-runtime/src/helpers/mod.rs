@@ -37,19 +37,26 @@ pub(crate) enum Support {
 /// Longest loop of `bpf_loop` (`BPF_MAX_LOOPS`).
 pub(crate) const MAX_LOOPS: u64 = 1 << 23;
 
-/// Looks a helper up by its number.
-pub(crate) fn support(id: i32) -> Support {
-    let name = usize::try_from(id)
+/// A helper's name in `enum bpf_func_id`.
+pub(crate) fn name(id: i32) -> &'static str {
+    usize::try_from(id)
         .ok()
         .and_then(|id| names::NAMES.get(id).copied())
-        .unwrap_or("unknown");
+        .unwrap_or("unknown")
+}
+
+/// Looks a helper up by its number.
+pub(crate) fn support(id: i32) -> Support {
+    let name = name(id);
     match id {
         1..=3
         | 5..=8
         | 12
         | 23
         | 25
+        | 26
         | 28
+        | 34
         | 44
         | 51
         | 54
@@ -95,7 +102,9 @@ pub(crate) fn call(id: i32, core: &mut Core, a: [u64; 5], buf: &mut XdpBuff<'_>)
         }
         23 => packet::redirect(core, a),
         25 => ring::perf_output(core, buf, a)?,
+        26 => packet::skb_load_bytes(core, buf, a)?,
         28 => csum::diff(core, buf, a)?,
+        34 => core.space.skb().map_or(0, |skb| skb.word(68).into()),
         44 => packet::adjust_head(buf, a),
         51 => packet::redirect_map(core, a)?,
         54 => packet::adjust_meta(buf, a),

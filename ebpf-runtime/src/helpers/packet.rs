@@ -130,3 +130,15 @@ pub(super) fn store_bytes(core: &mut Core, buf: &mut XdpBuff<'_>, a: [u64; 5]) -
     packet::bytes_mut(buf)[part].copy_from_slice(copy);
     Ok(0)
 }
+
+/// `bpf_skb_load_bytes(skb, offset, to, len)`, of steering programs.
+pub(super) fn skb_load_bytes(core: &mut Core, buf: &mut XdpBuff<'_>, a: [u64; 5]) -> Result<u64, Fault> {
+    let Some(part) = crate::hook::skb_bytes(buf, a[1], a[3]) else {
+        return Ok(errno(Errno::FAULT));
+    };
+    let Core { space, bytes, .. } = core;
+    let copy = bytes.get_mut(..part.len()).ok_or(Fault::HelperArgument)?;
+    copy.copy_from_slice(part);
+    space.write(buf, a[2], copy)?;
+    Ok(0)
+}

@@ -4,6 +4,7 @@ use super::alu::{div32, div64, extend, mod32, mod64, swap};
 use super::unit::Op;
 use super::{Core, Machine};
 use crate::helpers::{self, Outcome};
+use crate::hook::SKB_SIZE;
 use crate::insn;
 use crate::mem::space::{CTX_ADDR, FRAMES};
 use crate::{Errno, Fault, XdpBuff};
@@ -242,7 +243,7 @@ pub(super) fn exec<W: Watch>(
             0x61 => {
                 let addr = regs[s].wrapping_add_signed(op.off.into());
                 regs[d] = match addr.wrapping_sub(CTX_ADDR) {
-                    off @ 0..24 => check!(context(buf, off)),
+                    off @ 0..SKB_SIZE => check!(context(core, buf, off)),
                     _ => check!(core.space.load::<4>(buf, addr)),
                 };
             }
@@ -385,8 +386,16 @@ pub(crate) fn errno(errno: Errno) -> u64 {
     i64::from(-errno.raw_os_error()) as u64
 }
 
-/// A 32-bit load from `struct xdp_md`: the pointer fields yield real pointers.
-pub(crate) fn context(buf: &XdpBuff<'_>, off: u64) -> Result<u64, Fault> {
+/// A 32-bit load from `struct xdp_md`, or from `struct __sk_buff` where there is one: the pointer fields yield real
+/// pointers.
+pub(crate) fn context(core: &Core, buf: &XdpBuff<'_>, off: u64) -> Result<u64, Fault> {
+    if let Some(skb) = core.space.skb() {
+        return if off.is_multiple_of(4) && off < SKB_SIZE {
+            Ok(skb.load(buf, off))
+        } else {
+            Err(Fault::Context)
+        };
+    }
     Ok(match off {
         0 => buf.data.addr() as u64,
         4 => buf.data_end.addr() as u64,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::mem::space::{CTX_ADDR, FRAMES, Space};
 use crate::program::Program;
 use crate::routes::RouteReader;
-use crate::{Fault, FaultReport, HintLayout, InstanceStats, Redirect, Verdict, XdpBuff};
+use crate::{Fault, FaultReport, HintLayout, Hook, InstanceStats, Redirect, Verdict, XdpBuff};
 use exec::{Frame, Stop};
 
 pub(crate) use exec::{MAY_GOTO_MAX, Then, Watch, context, errno};
@@ -178,7 +178,11 @@ impl Interp {
         let slot = map.program_at(index);
         let target = slot.and_then(|s| Some((s.body.upgrade()?, s.collection.upgrade()?)));
         let machine = &mut self.machine;
-        let Some((body, collection)) = target.filter(|_| machine.tail_calls < TAIL_CALLS) else {
+        // As the kernel has it: a program array is for programs of one type.
+        let hook = self.units.first().map_or(Hook::Xdp, |unit| unit.body.hook);
+        let Some((body, collection)) =
+            target.filter(|(body, _)| machine.tail_calls < TAIL_CALLS && body.hook == hook)
+        else {
             return Ok(());
         };
         if self.core.worker >= collection.cpus {

@@ -9,6 +9,7 @@ use super::Unit;
 use super::compile::Table;
 use super::state::{DONE, NOTED, Pair, PlainFn, State};
 use crate::helpers::{self, Outcome};
+use crate::hook::SKB_SIZE;
 use crate::interp::{TAIL_CALLS, context, errno};
 use crate::maps::{Map, MapType};
 use crate::mem::space::{CTX_ADDR, FRAME, FRAMES};
@@ -72,7 +73,7 @@ pub(super) fn helper_address(id: i32) -> Option<*const ()> {
             }
         };
     }
-    table!(1 2 3 5 6 7 8 23 25 28 44 51 54 65 69 93 94 118 125 130 131 132 133 134 160 163 177 182 188 189 190 195 208)
+    table!(1 2 3 5 6 7 8 23 25 26 28 34 44 51 54 65 69 93 94 118 125 130 131 132 133 134 160 163 177 182 188 189 190 195 208)
 }
 
 /// A kernel function.
@@ -95,8 +96,8 @@ pub(super) unsafe extern "C" fn load<const N: usize>(state: *mut State, addr: u6
     // SAFETY: called by compiled code with its own state.
     let (state, buf) = unsafe { open(state) };
     let field = addr.wrapping_sub(CTX_ADDR);
-    let result = if N == 4 && field < 24 {
-        context(buf, field)
+    let result = if N == 4 && field < SKB_SIZE {
+        context(&state.core, buf, field)
     } else {
         state.core.space.load::<N>(buf, addr)
     };
@@ -293,7 +294,9 @@ fn target(state: &mut State, map: u64, index: u32) -> Result<Option<Arc<Unit>>, 
     }
     let slot = map.program_at(index);
     let target = slot.and_then(|s| Some((s.body.upgrade()?, s.collection.upgrade()?)));
-    let Some((body, collection)) = target.filter(|_| state.tail_calls < TAIL_CALLS) else {
+    let Some((body, collection)) =
+        target.filter(|(body, _)| state.tail_calls < TAIL_CALLS && state.runs(body.hook))
+    else {
         return Ok(None);
     };
     if state.core.worker >= collection.cpus {

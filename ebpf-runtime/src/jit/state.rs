@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Code;
 use crate::interp::Core;
 use crate::program::{Body, Collection};
-use crate::{Fault, Redirect, Verdict, XdpBuff};
+use crate::{Fault, Hook, Redirect, Verdict, XdpBuff};
 
 /// A program that this instance can run: its code, and what its map references stand for here.
 #[derive(Debug)]
@@ -54,6 +54,13 @@ pub(crate) struct State {
 // SAFETY: `buf` is only used within a run, whose caller holds the frame; `maps` points into one of `units`, which the
 // state owns.
 unsafe impl Send for State {}
+
+impl State {
+    /// Whether the instance's program is for this hook. As the kernel has it, a program array is for programs of one type.
+    pub fn runs(&self, hook: Hook) -> bool {
+        self.units.first().is_none_or(|unit| unit.body.hook == hook)
+    }
+}
 
 /// Offsets of the fields that compiled code uses.
 pub(super) mod offset {

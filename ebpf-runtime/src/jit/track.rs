@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::Hook;
 use crate::insn::{self, Insn, atomic};
 use crate::maps::MapType;
 use crate::mem::space::FRAME;
@@ -238,7 +239,9 @@ fn join(a: Kind, b: Kind) -> Kind {
 pub(super) fn track(body: &Body, collection: &Collection) -> Facts {
     let mut entries: Vec<Option<[Kind; 5]>> = vec![None; body.functions.len()];
     let mut main = [Kind::Unknown; 5];
-    main[0] = Kind::Ctx;
+    if body.hook == Hook::Xdp {
+        main[0] = Kind::Ctx;
+    }
     entries[0] = Some(main);
     let callbacks = body
         .insns

@@ -6,12 +6,14 @@
 //! * the stack frames that are in use,
 //! * the frame between `data_meta` and `data_end`,
 //! * values of the maps that the program knows, each on its own,
-//! * ring-buffer records it has reserved.
+//! * ring-buffer records it has reserved,
+//! * the context of a steering program, whose address stands for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use super::arena::Range;
+use crate::hook::{SKB_SIZE, SkBuff, SkbInfo};
 use crate::insn::atomic;
 use crate::maps::Map;
 use crate::{Fault, XdpBuff};
@@ -63,6 +65,8 @@ pub(crate) struct Space {
     maps: Vec<Arc<Map>>,
     /// Reserved records, each with the index of its ring.
     records: Vec<(u32, Range)>,
+    /// The context of steering programs.
+    skb: Option<Box<SkBuff>>,
 }
 
 // SAFETY: the ranges point into arenas owned by `maps`, which are `Send + Sync`; the stack is owned.
@@ -92,7 +96,19 @@ impl Space {
             next: 0,
             maps: Vec::new(),
             records: Vec::new(),
+            skb: None,
         }
+    }
+
+    /// Describes the next frame to a steering program; programs without this have `struct xdp_md`.
+    pub fn describe(&mut self, info: &SkbInfo) {
+        self.skb.get_or_insert_with(SkBuff::new).fill(info);
+    }
+
+    /// The context of a steering program.
+    #[inline]
+    pub fn skb(&self) -> Option<&SkBuff> {
+        self.skb.as_deref()
     }
 
     /// Makes a map's values reachable; gives its index, the old one if it was known already.
@@ -234,6 +250,14 @@ impl Space {
 
     #[cold]
     fn search(&mut self, addr: u64, len: usize, write: bool) -> Result<(*mut u8, Reach), Fault> {
+        let off = addr.wrapping_sub(CTX_ADDR);
+        if let Some(skb) = &mut self.skb
+            && off < SKB_SIZE
+            && len as u64 <= SKB_SIZE - off
+        {
+            let start = skb.0.as_mut_ptr().cast::<u8>();
+            return Ok((start.wrapping_add(off as usize), Reach::Exclusive));
+        }
         let record = self
             .records
             .iter()

@@ -19,7 +19,8 @@ pub enum Fact {
     /// No path reaches it.
     #[default]
     Unreached,
-    /// Nothing to say: arithmetic, moves, unconditional jumps, exit.
+    /// Nothing to say: arithmetic, moves, unconditional jumps, exit. A load or store of which nothing is said is one whose
+    /// kind of memory differs between paths, or is a steering program's context; engines find out which.
     Plain,
     /// A conditional jump.
     Branch {
@@ -155,7 +156,9 @@ impl Fact {
                 key: a.key.filter(|_| a.key == b.key),
                 callback: a.callback.filter(|_| a.callback == b.callback),
             }),
-            (_, fact) => fact,
+            (a, b) if a == b => a,
+            // One instruction on pointers of different kinds: nothing holds on every path, so engines check it.
+            _ => Fact::Plain,
         };
     }
 }

@@ -7,6 +7,7 @@ use super::problem::{Problem, refuse};
 use super::scalar::Scalar;
 use super::stack::stack_range;
 use super::state::{Kind, MapRef, Reg, State};
+use crate::Hook;
 use crate::insn::{self, Insn, atomic};
 use crate::mem::space::FRAME;
 
@@ -33,6 +34,9 @@ impl Verifier<'_> {
         let size = bytes_of(insn.code);
         let sign = insn.code & 0xe0 == 0x80;
         let base = self.initialised(state, insn.src)?;
+        if base.kind == Kind::Ctx && self.body.hook == Hook::Steering {
+            return self.load_skb(state, insn, &base, size, sign);
+        }
         if base.kind == Kind::Ctx {
             return self.load_context(state, insn, &base, size, sign);
         }
@@ -120,6 +124,9 @@ impl Verifier<'_> {
         } else {
             self.initialised(state, insn.src)?
         };
+        if base.kind == Kind::Ctx && self.body.hook == Hook::Steering {
+            return self.store_skb(insn, &base, size, &value);
+        }
         let access = self.check_access(&base, insn.dst, insn.off.into(), size, Mode::Write)?;
         if let Kind::Stack(frame) = base.kind {
             self.store_stack(state, frame, &base, insn, size, &value)?;
@@ -231,6 +238,12 @@ impl Verifier<'_> {
                     );
                 }
                 (Memory::Stack, None)
+            }
+            Kind::Packet | Kind::Meta if write && self.body.hook == Hook::Steering => {
+                return refuse(
+                    "writes to the packet, which a steering program may only read",
+                    "change packets in an XDP program; a steering program returns a queue",
+                );
             }
             Kind::Packet | Kind::Meta => {
                 self.check_packet(base, n, start, size, write)?;

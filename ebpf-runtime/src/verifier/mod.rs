@@ -27,6 +27,7 @@ mod problem;
 mod proto;
 mod prune;
 mod scalar;
+mod skb;
 #[cfg(test)]
 mod soundness;
 mod stack;

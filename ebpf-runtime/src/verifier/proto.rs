@@ -137,11 +137,13 @@ pub(super) fn helper(id: i32) -> Option<Proto> {
             &[Ctx, Map(&[M::PerfEventArray]), Number, Read, SizeOrZero],
             Gives::Number,
         ),
+        26 => ("bpf_skb_load_bytes", &[Ctx, Number, Write, Size], Gives::Number),
         28 => (
             "bpf_csum_diff",
             &[ReadOrNull, SizeOrZero, ReadOrNull, SizeOrZero, Number],
             Gives::Number,
         ),
+        34 => ("bpf_get_hash_recalc", &[Ctx], Gives::Number),
         44 => ("bpf_xdp_adjust_head", &[Ctx, Number], Gives::Number),
         51 => (
             "bpf_redirect_map",

@@ -397,6 +397,7 @@ fn open_port(
     Ok((
         PortCtl {
             info: Mutex::new(info),
+            key: spec.config.rss.key,
             single_buffer_mtu,
             thread,
             queues,

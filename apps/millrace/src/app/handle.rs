@@ -1,29 +1,26 @@
 //! What can be asked of an application while it runs, from any thread: programs, queues, ports, numbers.
 
 use super::ports::PortThread;
+use super::programs::AttachedInfo;
 use super::registry::{Maps, Programs};
 use super::stats::{AppStats, PortInfo, PortReport, QueueReport, WorkerReport};
-use crate::config::QueueSel;
 use crate::control::ControlRegistry;
 use crate::error::AppError;
 use crate::exception::TapPort;
-use crate::hints;
-use crate::worker::batch::{Attached, QueuePair};
+use crate::worker::batch::QueuePair;
 use crate::worker::counters::SharedCounters;
 use crate::worker::mailbox::Mailbox;
 use crate::worker::route::Routes;
 use crate::worker::run::{Command, Reply, WorkerStats};
 use crossbeam::channel::Sender;
 use millrace_driver::port::Port;
-use millrace_driver::steering::TxSteering;
-use millrace_ebpf::{EngineKind, Program};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a worker may take to answer: it looks into its mailbox every round.
-const WORKER: Duration = Duration::from_secs(5);
+pub(super) const WORKER: Duration = Duration::from_secs(5);
 
 /// What the parts tell the thread that waits for the end.
 #[derive(Debug)]
@@ -50,17 +47,16 @@ pub(crate) struct QueueCtl {
 #[derive(Clone, Default)]
 pub(crate) struct QueueState {
     pub(crate) running: bool,
-    pub(crate) program: Option<AttachedInfo>,
-}
-
-#[derive(Clone)]
-pub(crate) struct AttachedInfo {
-    pub(crate) name: String,
-    pub(crate) engine: EngineKind,
+    /// What runs on received frames: none, a program alone, or a chain in the order in which it runs.
+    pub(crate) programs: Vec<AttachedInfo>,
+    /// What chooses TX queues: none or one.
+    pub(crate) steering: Vec<AttachedInfo>,
 }
 
 pub(crate) struct PortCtl {
     pub(crate) info: Mutex<PortInfo>,
+    /// Toeplitz key for the flow hash of last resort.
+    pub(crate) key: [u8; 40],
     /// Most bytes of IP packet whose frame is sure to fit one buffer.
     pub(crate) single_buffer_mtu: usize,
     pub(crate) thread: PortThread,
@@ -99,198 +95,16 @@ impl std::fmt::Debug for AppHandle {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl AppHandle {
-    /// Puts `program` in front of queues that have none. All of them or, on an error, none.
-    pub fn attach(
-        &self,
-        port: &str,
-        queues: QueueSel,
-        program: &Arc<Program>,
-        engine: EngineKind,
-    ) -> Result<(), AppError> {
-        self.attach_as(program.name(), port, queues, program, engine)
-    }
-
-    /// As [`attach`](Self::attach), with the name that control shows.
-    pub fn attach_as(
-        &self,
-        name: &str,
-        port: &str,
-        queues: QueueSel,
-        program: &Arc<Program>,
-        engine: EngineKind,
-    ) -> Result<(), AppError> {
-        self.change(
-            name,
-            port,
-            queues,
-            Some((program, engine)),
-            |state, queue| match &state.program {
-                Some(old) => Err(AppError::Attached {
-                    port: port.to_string(),
-                    queue,
-                    program: old.name.clone(),
-                }),
-                None => Ok(()),
-            },
-        )
-    }
-
-    /// Puts `program` in the place of whatever runs; no packet is lost and none sees half of each.
-    pub fn replace(
-        &self,
-        port: &str,
-        queues: QueueSel,
-        program: &Arc<Program>,
-        engine: EngineKind,
-    ) -> Result<(), AppError> {
-        self.replace_as(program.name(), port, queues, program, engine)
-    }
-
-    /// As [`replace`](Self::replace), with the name that control shows.
-    pub fn replace_as(
-        &self,
-        name: &str,
-        port: &str,
-        queues: QueueSel,
-        program: &Arc<Program>,
-        engine: EngineKind,
-    ) -> Result<(), AppError> {
-        self.change(name, port, queues, Some((program, engine)), |_, _| Ok(()))
-    }
-
-    /// Takes the programs of these queues away; their frames are passed from then on.
-    pub fn detach(&self, port: &str, queues: QueueSel) -> Result<(), AppError> {
-        self.change("", port, queues, None, |state, queue| match state.program {
-            Some(_) => Ok(()),
-            None => Err(AppError::NotAttached {
-                port: port.to_string(),
-                queue,
-            }),
-        })
-    }
-
-    fn change(
-        &self,
-        name: &str,
-        port: &str,
-        queues: QueueSel,
-        program: Option<(&Arc<Program>, EngineKind)>,
-        allowed: impl Fn(&QueueState, u16) -> Result<(), AppError>,
-    ) -> Result<(), AppError> {
-        let _changing = lock(&self.0.changes);
-        let ctl = self.port_ctl(port)?;
-        let selected = self.select(ctl, port, queues)?;
-        let fail = |source| AppError::Program {
-            program: name.to_string(),
-            source: Box::new(source),
-        };
-        if let Some((program, _)) = program {
-            let mtu = lock(&ctl.info).mtu;
-            if !program.frags() && usize::from(mtu) > ctl.single_buffer_mtu {
-                let (program, port) = (name.to_string(), port.to_string());
-                return Err(AppError::NeedsFrags {
-                    program,
-                    port,
-                    mtu,
-                    largest: ctl.single_buffer_mtu,
-                });
-            }
-        }
-        // Everything that can be refused is refused before the first queue changes.
-        let layout = ctl.thread.call(|port| hints::translate(port.hint_layout()))?;
-        let mut ready = Vec::new();
-        for queue in selected {
-            let queue_ctl = &ctl.queues[usize::from(queue)];
-            allowed(&lock(&queue_ctl.state), queue)?;
-            let attached = match program {
-                None => None,
-                Some((program, engine)) => {
-                    let mut instance = program.instance(engine, queue_ctl.worker as u32).map_err(fail)?;
-                    instance.set_hints(&layout);
-                    Some(Box::new(Attached {
-                        engine,
-                        instance,
-                        name: name.to_string(),
-                    }))
-                }
-            };
-            ready.push((queue_ctl, attached));
-        }
-        let mut done: Vec<(&QueueCtl, Option<Box<Attached>>)> = Vec::new();
-        for (queue_ctl, attached) in ready {
-            match self.set_program(queue_ctl, attached) {
-                Ok(old) => done.push((queue_ctl, old)),
-                Err(error) => {
-                    for (queue_ctl, old) in done {
-                        let _ = self.set_program(queue_ctl, old);
-                    }
-                    return Err(error);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// The old program comes back and is freed by the caller, on this thread.
-    fn set_program(
-        &self,
-        queue: &QueueCtl,
-        program: Option<Box<Attached>>,
-    ) -> Result<Option<Box<Attached>>, AppError> {
-        let info = program.as_ref().map(|p| AttachedInfo {
-            name: p.name.clone(),
-            engine: p.engine,
-        });
-        let reply = self.ask(
-            queue.worker,
-            Command::SetProgram {
-                slot: queue.slot,
-                program,
-            },
-        )?;
-        lock(&queue.state).program = info;
-        match reply {
-            Reply::Program(old) => Ok(old),
-            _ => Ok(None),
-        }
-    }
-
-    /// Changes the maps and the program slot that choose the TX queue of frames which `queue` of `port` received. Returns
-    /// those that did so before.
-    pub fn set_steering(
-        &self,
-        port: &str,
-        queue: u16,
-        steering: TxSteering,
-    ) -> Result<Option<TxSteering>, AppError> {
-        let _changing = lock(&self.0.changes);
-        let ctl = self.port_ctl(port)?;
-        self.select(ctl, port, QueueSel::N(queue))?;
-        let queue = &ctl.queues[usize::from(queue)];
-        let steering = Box::new(steering);
-        match self.ask(
-            queue.worker,
-            Command::SetSteering {
-                slot: queue.slot,
-                steering,
-            },
-        )? {
-            Reply::Steering(old) => Ok(old.map(|old| *old)),
-            _ => Ok(None),
-        }
-    }
-
     /// Stops one queue pair while the rest of the port runs; frames hashed to it are dropped by the device meanwhile.
     pub fn stop_queue(&self, port: &str, queue: u16) -> Result<(), AppError> {
         let _changing = lock(&self.0.changes);
         let ctl = self.port_ctl(port)?;
-        self.select(ctl, port, QueueSel::N(queue))?;
-        let queue_ctl = &ctl.queues[usize::from(queue)];
+        let queue_ctl = self.one_queue(ctl, port, queue)?;
         if !lock(&queue_ctl.state).running {
             return Err(AppError::QueueState {
                 port: port.to_string(),
@@ -317,8 +131,7 @@ impl AppHandle {
     pub fn start_queue(&self, port: &str, queue: u16) -> Result<(), AppError> {
         let _changing = lock(&self.0.changes);
         let ctl = self.port_ctl(port)?;
-        self.select(ctl, port, QueueSel::N(queue))?;
-        let queue_ctl = &ctl.queues[usize::from(queue)];
+        let queue_ctl = self.one_queue(ctl, port, queue)?;
         if lock(&queue_ctl.state).running {
             return Err(AppError::QueueState {
                 port: port.to_string(),
@@ -450,7 +263,8 @@ impl AppHandle {
                 queue,
                 worker: queue_ctl.worker,
                 running: state.running,
-                program: state.program.map(|program| program.name),
+                program: names(&state.programs),
+                steering: names(&state.steering),
                 counters: named(queue_ctl.counters.snapshot()),
             }
         });
@@ -463,26 +277,8 @@ impl AppHandle {
         }
     }
 
-    /// Programs in front of queues: port, queue, name, engine.
-    pub fn attached(&self) -> Vec<(String, u16, String, EngineKind)> {
-        let mut all = Vec::new();
-        for port in &self.0.ports {
-            for (queue, ctl) in (0u16..).zip(&port.queues) {
-                if let Some(program) = lock(&ctl.state).program.clone() {
-                    all.push((lock(&port.info).name.clone(), queue, program.name, program.engine));
-                }
-            }
-        }
-        all
-    }
-
     pub(crate) fn name_of(&self, port: &PortCtl) -> String {
         lock(&port.info).name.clone()
-    }
-
-    pub(crate) fn ask(&self, worker: usize, command: Command) -> Result<Reply, AppError> {
-        let fail = |source| AppError::Mailbox { worker, source };
-        self.0.workers[worker].mailbox.call(command, WORKER).map_err(fail)
     }
 
     pub(crate) fn port_ctl(&self, name: &str) -> Result<&PortCtl, AppError> {
@@ -501,18 +297,26 @@ impl AppHandle {
             })
     }
 
-    fn select(&self, ctl: &PortCtl, port: &str, queues: QueueSel) -> Result<Vec<u16>, AppError> {
-        let count = ctl.queues.len() as u16;
-        match queues {
-            QueueSel::All => Ok((0..count).collect()),
-            QueueSel::N(queue) if queue < count => Ok(vec![queue]),
-            QueueSel::N(queue) => Err(AppError::NoQueue {
+    pub(super) fn one_queue<'a>(
+        &self,
+        ctl: &'a PortCtl,
+        port: &str,
+        queue: u16,
+    ) -> Result<&'a QueueCtl, AppError> {
+        ctl.queues
+            .get(usize::from(queue))
+            .ok_or_else(|| AppError::NoQueue {
                 port: port.to_string(),
                 queue,
-                last: count.saturating_sub(1),
-            }),
-        }
+                last: (ctl.queues.len() as u16).saturating_sub(1),
+            })
     }
+}
+
+/// The names of what runs, in its order.
+fn names(programs: &[AttachedInfo]) -> Option<String> {
+    let names: Vec<_> = programs.iter().map(|program| program.name.as_str()).collect();
+    (!names.is_empty()).then(|| names.join(","))
 }
 
 /// A descriptor of the queue's interrupt for the worker to keep; without one it sleeps by the clock.

@@ -2,17 +2,19 @@
 //!
 //! [`App::builder`] collects what is wanted, [`AppBuilder::build`] opens ports and starts workers without queues, programs
 //! are attached, [`App::start`] hands the queues over, [`Running::wait`] sees the end. `handle` is what can be asked
-//! meanwhile, `ports` each port's control thread, `registry` programs and maps by name, `running` the way down.
+//! meanwhile, `programs` what runs in front of queues, `ports` each port's control thread, `registry` programs and maps by name, `running` the way down.
 
 mod build;
 pub(crate) mod handle;
 mod ports;
-mod registry;
+pub(crate) mod programs;
+pub(crate) mod registry;
 mod running;
 mod stats;
 
 pub use build::AppBuilder;
 pub use handle::AppHandle;
+pub use programs::{Attachment, ChainLink};
 pub use registry::{Loaded, Maps, Programs};
 pub use running::{Report, Running};
 pub use stats::{AppStats, PortInfo, PortReport, QueueReport, WorkerReport};

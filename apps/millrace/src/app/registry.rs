@@ -1,7 +1,7 @@
 //! Programs and maps by name: what control can attach and look into.
 
 use crate::error::AppError;
-use millrace_ebpf::{Loader, Map, Object, Program};
+use millrace_ebpf::{Hook, Loader, Map, Object, Program};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -87,16 +87,9 @@ impl Programs {
     }
 
     /// Loads one program of an ELF object as `name`, and shows its maps as `map` where that name is free, as
-    /// `name.map` where it is not, and its sections as `name.rodata`. With `reuse`, maps of the same name and shape are shared instead of made anew.
-    pub(crate) fn load(
-        &self,
-        elf: &[u8],
-        name: &str,
-        function: Option<&str>,
-        reuse: &[String],
-        cpus: u32,
-        maps: &Maps,
-    ) -> Result<Loaded, AppError> {
+    /// `name.map` where it is not, and its sections as `name.rodata`. A program that the verifier refuses is not kept.
+    pub(crate) fn load(&self, wish: &Wish<'_>, cpus: u32, maps: &Maps) -> Result<Loaded, AppError> {
+        let name = wish.name;
         let fail = |source| AppError::Program {
             program: name.to_string(),
             source: Box::new(source),
@@ -104,13 +97,23 @@ impl Programs {
         if self.lock().contains_key(name) {
             return Err(AppError::ProgramExists(name.to_string()));
         }
-        let object = Object::parse(elf).map_err(fail)?;
+        let object = Object::parse(wish.elf).map_err(fail)?;
         let mut loader = Loader::new().cpus(cpus);
-        for map in reuse {
+        if let Some(hook) = wish.hook {
+            loader = loader.hook(hook);
+        }
+        for map in wish.reuse {
             loader = loader.reuse_map(map, maps.get(map)?);
         }
         let loaded = loader.load(&object).map_err(fail)?;
-        let program = loaded.program(function).map_err(fail)?;
+        let program = loaded.program(wish.function).map_err(fail)?;
+        if let Err(source) = program.verify() {
+            return Err(AppError::Refused {
+                name: name.to_string(),
+                program,
+                source: Box::new(source),
+            });
+        }
         let mut programs = self.lock();
         if programs.contains_key(name) {
             return Err(AppError::ProgramExists(name.to_string()));
@@ -118,7 +121,7 @@ impl Programs {
         let mut shown = Vec::new();
         let mut all = maps.lock();
         for (map_name, map) in &loaded.maps {
-            if reuse.contains(map_name) {
+            if wish.reuse.contains(map_name) {
                 continue;
             }
             let taken = all.contains_key(map_name);
@@ -135,4 +138,17 @@ impl Programs {
         programs.insert(name.to_string(), entry.clone());
         Ok(entry)
     }
+}
+
+/// What `prog.load` asks for.
+pub(crate) struct Wish<'a> {
+    pub(crate) elf: &'a [u8],
+    /// Name to attach it by.
+    pub(crate) name: &'a str,
+    /// Function, where the object has several programs.
+    pub(crate) function: Option<&'a str>,
+    /// Kind of program, where the section's name does not say it.
+    pub(crate) hook: Option<Hook>,
+    /// Maps of the instance to share instead of making new ones of the same name.
+    pub(crate) reuse: &'a [String],
 }

@@ -47,8 +47,11 @@ pub struct QueueReport {
     pub worker: usize,
     /// False while stopped.
     pub running: bool,
-    /// Name of the program in front of it.
+    /// Name of the program in front of it; of a chain, all names in the order in which they run, with commas.
     pub program: Option<String>,
+    /// Name of the program that chooses TX queues.
+    #[serde(default)]
+    pub steering: Option<String>,
     /// By the names of [`COUNTERS`](crate::worker::counters::COUNTERS).
     pub counters: BTreeMap<String, u64>,
 }

@@ -3,6 +3,7 @@
 //!
 //! `words` reads keyword arguments, `port`, `prog`, `map` and `stats` are the objects, `table` lays out columns.
 
+mod chain;
 mod map;
 mod port;
 mod prog;
@@ -72,6 +73,7 @@ Examples:
   millrace prog verify filter.bpf.o           would it be accepted, and if not, why?
   millrace prog attach filter port eth0       run it on every queue of eth0
   millrace prog replace filter2 port eth0 queue 0
+  millrace chain add count port eth0          run one more program, in libxdp's order and with its rules
   millrace prog run filter.bpf.o --pcap in.pcap   try a program on a capture; no instance, no device
   millrace map dump name conntrack            entries of a map, in hex as bpftool
   millrace stats --watch                      rates, every second
@@ -99,6 +101,8 @@ enum Object {
     Queue(port::QueueArgs),
     /// Programs: load, verify, attach, detach, replace, list, unload
     Prog(prog::ProgArgs),
+    /// Several programs on a queue: show, set, add, del
+    Chain(chain::ChainArgs),
     /// Maps: list, show, dump, lookup, update, delete
     Map(map::MapArgs),
     /// Counters of all queues, once or again and again
@@ -193,6 +197,7 @@ where
         Object::Port(args) => port::port(&mut cx, args),
         Object::Queue(args) => port::queue(&mut cx, args),
         Object::Prog(args) => prog::run(&mut cx, args),
+        Object::Chain(args) => chain::run(&mut cx, args),
         Object::Map(args) => map::run(&mut cx, args),
         Object::Stats(args) => stats::run(&mut cx, args),
         Object::Instances => Ok(()),

@@ -3,10 +3,12 @@
 use super::prog_run::RunArgs;
 use super::words::{Words, queue};
 use super::{CliError, Context, rows, text, words_of};
+use crate::control::client::ClientError;
 use crate::control::protocol::MAX_REQUEST;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
+use millrace_ebpf::Hook;
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::io::Read;
@@ -15,7 +17,7 @@ use std::path::PathBuf;
 #[derive(Args)]
 #[command(
     infer_subcommands = true,
-    after_help = "Examples:\n  millrace prog verify filter.bpf.o --explain\n  millrace prog load filter.bpf.o filter\n  millrace prog load lb.bpf.o lb2 function xdp_lb reuse conntrack\n  millrace prog attach filter port eth0 queue 0\n  millrace prog replace lb2 port eth0\n  millrace prog detach port eth0\n  millrace prog show"
+    after_help = "Examples:\n  millrace prog verify filter.bpf.o --explain\n  millrace prog load filter.bpf.o filter\n  millrace prog load lb.bpf.o lb2 function xdp_lb reuse conntrack\n  millrace prog attach filter port eth0 queue 0\n  millrace prog load steer.bpf.o steer        a program of section xps, socket, tc or classifier\n  millrace prog attach xps steer port eth0    it chooses TX queues: it returns one, or -1 to leave it to the maps\n  millrace prog detach xps port eth0\n  millrace prog replace lb2 port eth0\n  millrace prog detach port eth0\n  millrace prog show"
 )]
 pub(super) struct ProgArgs {
     #[command(subcommand)]
@@ -32,14 +34,17 @@ enum ProgVerb {
     },
     /// Say whether programs of an object would be accepted, and why not; needs no instance
     Verify(VerifyArgs),
-    /// Ship an ELF object made by clang to the instance: FILE NAME [function F] [reuse MAP]...
+    /// Ship an ELF object made by clang to the instance: FILE NAME [type xdp|xps] [function F] [reuse MAP]...
     Load {
         /// The object, such as filter.bpf.o
         file: PathBuf,
         /// Name to attach it by
         name: String,
-        /// [function F] [reuse MAP]...
+        /// [type xdp|xps] [function F] [reuse MAP]...
         words: Vec<String>,
+        /// If the verifier refuses it, also tell how it came to the refused instruction
+        #[arg(long)]
+        explain: bool,
     },
     /// Try a program on the frames of a capture, without instance or device
     Run(RunArgs),
@@ -48,24 +53,33 @@ enum ProgVerb {
         /// Its name
         name: String,
     },
-    /// Run a program on queues that have none: NAME port PORT [queue N|all] [engine interp|jit|rbpf]
+    /// Run a program on queues that have none: [xdp|xps] NAME port PORT [queue N|all] [engine interp|jit|rbpf]
     Attach {
-        /// NAME port PORT [queue N|all] [engine E]
+        /// [xdp|xps] NAME port PORT [queue N|all] [engine E]
         #[arg(required = true)]
         words: Vec<String>,
     },
-    /// Run a program in the place of another; no packet is lost: NAME port PORT [queue N|all] [engine E]
+    /// Run a program in the place of another; no packet is lost: [xdp|xps] NAME port PORT [queue N|all] [engine E]
     Replace {
-        /// NAME port PORT [queue N|all] [engine E]
+        /// [xdp|xps] NAME port PORT [queue N|all] [engine E]
         #[arg(required = true)]
         words: Vec<String>,
     },
-    /// Take programs away: port PORT [queue N|all]
+    /// Take programs away: [xdp|xps] port PORT [queue N|all]
     Detach {
-        /// port PORT [queue N|all]
+        /// [xdp|xps] port PORT [queue N|all]
         #[arg(required = true)]
         words: Vec<String>,
     },
+}
+
+/// Words for the two kinds of programs, those of users of tc and bpftool among them.
+pub(super) const HOOKS: &[&str] = &["xdp", "xps", "socket", "tc", "classifier", "action"];
+
+/// A kind of program by its name.
+pub(super) fn hook(name: &str) -> Result<Hook, CliError> {
+    name.parse()
+        .map_err(|e: millrace_ebpf::LoadError| CliError::Usage(e.to_string()))
 }
 
 /// What `millrace prog verify` is asked.
@@ -76,6 +90,9 @@ pub(super) struct VerifyArgs {
     /// Only the program of this name
     #[arg(long, value_name = "NAME")]
     pub program: Option<String>,
+    /// Kind of the programs, xdp or xps, where the section's name does not say it
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<String>,
     /// Also tell how the refused instruction was reached, or what was proved
     #[arg(long)]
     pub explain: bool,
@@ -117,27 +134,33 @@ pub(super) fn run(cx: &mut Context<'_>, args: ProgArgs) -> Result<(), CliError> 
         }
         ProgVerb::Run(args) => super::prog_run::run(&args, cx.json, cx.out),
         ProgVerb::Verify(args) => super::verify::run(&args, cx.json, cx.out),
-        ProgVerb::Load { file, name, words } => load(cx, file, name, words),
+        ProgVerb::Load {
+            file,
+            name,
+            words,
+            explain,
+        } => load(cx, file, name, words, explain),
         ProgVerb::Unload { name } => cx.done("prog.unload", json!({"name": name})),
         ProgVerb::Attach { words } => {
             let args = attach(
                 words,
-                "millrace prog attach NAME port PORT [queue N|all] [engine E]",
+                "millrace prog attach [xdp|xps] NAME port PORT [queue N|all] [engine E]",
             )?;
             cx.done("prog.attach", args)
         }
         ProgVerb::Replace { words } => {
             let args = attach(
                 words,
-                "millrace prog replace NAME port PORT [queue N|all] [engine E]",
+                "millrace prog replace [xdp|xps] NAME port PORT [queue N|all] [engine E]",
             )?;
             cx.done("prog.replace", args)
         }
         ProgVerb::Detach { words } => {
-            let mut words = Words::new(words, "millrace prog detach port PORT [queue N|all]");
+            let mut words = Words::new(words, "millrace prog detach [xdp|xps] port PORT [queue N|all]");
+            let hook = words.one_of(HOOKS);
             words.skip(&["port", "dev"]);
             let port = words.next("the port's name")?;
-            let mut args = json!({"port": port});
+            let mut args = json!({"port": port, "hook": hook});
             if words.skip(&["queue"]) {
                 args["queue"] = queue(&mut words)?;
             }
@@ -147,11 +170,21 @@ pub(super) fn run(cx: &mut Context<'_>, args: ProgArgs) -> Result<(), CliError> 
     }
 }
 
-fn load(cx: &mut Context<'_>, path: PathBuf, name: String, words: Vec<String>) -> Result<(), CliError> {
-    let mut words = Words::new(words, "millrace prog load FILE NAME [function F] [reuse MAP]...");
-    let (mut function, mut reuse) = (None, Vec::new());
+fn load(
+    cx: &mut Context<'_>,
+    path: PathBuf,
+    name: String,
+    words: Vec<String>,
+    explain: bool,
+) -> Result<(), CliError> {
+    let mut words = Words::new(
+        words,
+        "millrace prog load FILE NAME [type xdp|xps] [function F] [reuse MAP]...",
+    );
+    let (mut function, mut reuse, mut kind) = (None, Vec::new(), None);
     while let Some(word) = words.next_if_any() {
         match word.as_str() {
+            "type" => kind = Some(words.next("the type, xdp or xps")?),
             "function" => function = Some(words.next("the function's name")?),
             "reuse" => reuse.push(words.next("the map's name")?),
             other => return Err(words.error(format_args!("{other:?} is not expected here"))),
@@ -171,18 +204,35 @@ fn load(cx: &mut Context<'_>, path: PathBuf, name: String, words: Vec<String>) -
             "{path} has more than {most} bytes; strip it with llvm-strip -g"
         )));
     }
-    let args = json!({"name": name, "elf": STANDARD.encode(elf), "function": function, "reuse": reuse});
-    let answer = cx.call("prog.load", args)?;
+    let args = json!({
+        "name": name, "elf": STANDARD.encode(elf), "function": function, "reuse": reuse, "type": kind,
+        "explain": explain,
+    });
+    let answer = match cx.call("prog.load", args) {
+        Err(CliError::Client(ClientError::Refused(error))) if !cx.json => {
+            let detail = error.detail.as_deref().unwrap_or_default();
+            cx.out.write_all(detail.as_bytes())?;
+            return Err(ClientError::Refused(error).into());
+        }
+        answer => answer?,
+    };
     cx.show(&answer, |v| Ok(one(v)))
 }
 
 fn attach(words: Vec<String>, usage: &'static str) -> Result<Value, CliError> {
     let mut words = Words::new(words, usage);
+    // As in `bpftool net attach xdp name NAME dev DEV`; the word may be left out, as the program knows what it is.
+    let hook = if words.second_is(&["port", "dev"]) {
+        None
+    } else {
+        words.one_of(HOOKS)
+    };
+    words.skip(&["name"]);
     let name = words.next("the program's name")?;
     if !words.skip(&["port", "dev"]) {
         return Err(words.error("the port is missing"));
     }
-    let mut args = json!({"name": name, "port": words.next("the port's name")?});
+    let mut args = json!({"name": name, "port": words.next("the port's name")?, "hook": hook});
     while let Some(word) = words.next_if_any() {
         match word.as_str() {
             "queue" => args["queue"] = queue(&mut words)?,
@@ -196,10 +246,11 @@ fn attach(words: Vec<String>, usage: &'static str) -> Result<Value, CliError> {
 fn one(program: &Value) -> String {
     let frags = if program["frags"] == true { " frags" } else { "" };
     let mut out = format!(
-        "{}: function {} section {}{frags}\n    maps {}\n",
+        "{}: function {} section {}{frags} type {}\n    maps {}\n",
         text(&program["name"]),
         text(&program["function"]),
         text(&program["section"]),
+        text(&program["type"]),
         words_of(&program["maps"])
     );
     if let Some(micros) = program["compiled"]["microseconds"].as_u64() {

@@ -43,6 +43,18 @@ impl Words {
         found
     }
 
+    /// Takes the next word if it is one of these.
+    pub(super) fn one_of(&mut self, words: &[&str]) -> Option<String> {
+        self.rest.pop_front_if(|next| words.contains(&next.as_str()))
+    }
+
+    /// Whether one of these comes after the next word.
+    pub(super) fn second_is(&self, words: &[&str]) -> bool {
+        self.rest
+            .get(1)
+            .is_some_and(|word| words.contains(&word.as_str()))
+    }
+
     pub(super) fn end(&mut self) -> Result<(), CliError> {
         match self.rest.pop_front() {
             None => Ok(()),

@@ -98,6 +98,9 @@ pub enum ErrorCode {
 pub struct ControlError {
     pub code: ErrorCode,
     pub message: String,
+    /// Lines that tell more, where a request asked for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
 }
 
 impl ControlError {
@@ -105,6 +108,7 @@ impl ControlError {
         ControlError {
             code,
             message: message.into(),
+            detail: None,
         }
     }
 

@@ -1,12 +1,13 @@
 //! What happens to the frames of one poll: the program runs over all of them, then each goes where its verdict says.
 
+use super::chain::Attached;
 use super::counters::{Counter, LocalCounters};
 use crate::exception::TapPort;
 use arrayvec::ArrayVec;
 use millrace_driver::mem::Frame;
 use millrace_driver::queue::{BATCH, RxBatch, RxQueue, TxMeta, TxQueue, TxRefused};
-use millrace_driver::steering::{TxSteering, flow_hash};
-use millrace_ebpf::{EngineKind, Instance, RedirectKind, Verdict, XdpAction, XdpBuff};
+use millrace_driver::steering::{TxFrame, TxSteering, flow_hash};
+use millrace_ebpf::{RedirectKind, Verdict, XdpAction, XdpBuff};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -16,14 +17,6 @@ pub(crate) struct QueuePair {
     pub(crate) tx: TxQueue,
     /// The RX queue's interrupt, when the port was opened with interrupts.
     pub(crate) irq: Option<OwnedFd>,
-}
-
-/// A program in front of one queue: this worker's own instance of it.
-pub(crate) struct Attached {
-    pub(crate) engine: EngineKind,
-    pub(crate) instance: Instance,
-    /// Name it is known by to control.
-    pub(crate) name: String,
 }
 
 /// One queue of a worker, with all that its frames need.
@@ -212,7 +205,13 @@ impl Slot {
             let given = self.batch.raw(i);
             let len = given.len().min(raw.len());
             raw[..len].copy_from_slice(&given[..len]);
-            opinion = self.steering.run_program(self.batch.data_mut(i), &raw[..len]);
+            let whole = self.batch.frame_len(i);
+            opinion = self.steering.run_program(TxFrame {
+                data: self.batch.data_mut(i),
+                len: whole,
+                raw: &raw[..len],
+                rxq: Some(self.queue),
+            });
         }
         let (batch, key) = (&self.batch, &self.key);
         let hash = || flow_hash(key, batch.data(i)).unwrap_or(0);
@@ -302,6 +301,7 @@ impl Slot {
         self.counters.set(Counter::SteerProgram, steering.program);
         self.counters.set(Counter::SteerOutOfRange, steering.out_of_range);
         self.counters.set(Counter::SteerNoOpinion, steering.no_opinion);
+        self.counters.set(Counter::SteerAborted, steering.aborted);
         self.counters.set(Counter::SteerRxq, steering.rxq_map);
         self.counters.set(Counter::SteerCpu, steering.cpu_map);
         self.counters.set(Counter::SteerHash, steering.fallback);
@@ -321,7 +321,7 @@ fn run_program(
         let buff = XdpBuff::new(view.buffer, view.off, view.len, u32::from(queue), view.raw);
         buffs.push(buff.with_ingress_ifindex(ifindex));
     }
-    attached.instance.run_batch(&mut buffs, &mut scratch.verdicts);
+    attached.run(&mut buffs, &mut scratch.verdicts);
     for (extent, buff) in scratch.extents.iter_mut().zip(&buffs) {
         *extent = (buff.data_offset(), buff.len());
     }

@@ -55,10 +55,11 @@ counters! {
     SteerProgram "steer_program" "frames" "frames whose TX queue a steering program chose";
     SteerOutOfRange "steer_out_of_range" "frames" "those of steer_program whose queue number was out of range and was taken modulo the number of queues";
     SteerNoOpinion "steer_no_opinion" "frames" "frames about which the steering program had no opinion";
+    SteerAborted "steer_aborted" "frames" "those of steer_no_opinion where the steering program was ended by a fault";
     SteerRxq "steer_rxq_map" "frames" "frames whose TX queue the rxq map chose";
     SteerCpu "steer_cpu_map" "frames" "frames whose TX queue the cpu map chose";
     SteerHash "steer_hash" "frames" "frames whose TX queue the flow hash chose";
-    ProgramSwaps "program_swaps" "swaps" "times the worker put another program, or none, in front of this queue";
+    ProgramSwaps "program_swaps" "swaps" "times the worker put another program, or none, in front of this queue or of its TX queue choice";
 }
 
 /// Counters of one queue as other threads see them.

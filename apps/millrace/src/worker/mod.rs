@@ -1,15 +1,18 @@
 //! Workers: one thread a core that polls its queues, runs their programs and sends what they decide on.
 //!
-//! `run` is the thread's loop, `batch` what happens to the frames of one poll, `route` how a frame reaches a TX queue that
+//! `run` is the thread's loop, `batch` what happens to the frames of one poll,
+//! `chain` the programs they meet, `steer` the one that chooses their TX queue, `route` how a frame reaches a TX queue that
 //! this or another worker owns, `mailbox` and `wake` how control reaches a worker, `idle` what it does without work,
 //! `counters` what it counts.
 
 pub(crate) mod batch;
+pub(crate) mod chain;
 pub mod counters;
 pub(crate) mod idle;
 pub mod mailbox;
 pub(crate) mod route;
 pub(crate) mod run;
+pub(crate) mod steer;
 pub(crate) mod wake;
 
 pub use batch::{PassAction, PassHandler, PassedFrame};

@@ -1,13 +1,14 @@
 //! A worker's loop: commands, then every queue once, then what others left on the doorstep, then one doorbell a queue.
 
-use super::batch::{Attached, QueuePair, Scratch, Slot};
+use super::batch::{QueuePair, Scratch, Slot};
+use super::chain::Attached;
 use super::counters::Counter;
 use super::idle::{Backoff, IdlePolicy, Step};
 use super::mailbox::Inbox;
 use super::route::{Doorstep, Injected, Routes};
 use arrayvec::ArrayVec;
 use crossbeam::utils::CachePadded;
-use millrace_driver::steering::TxSteering;
+use millrace_driver::steering::{TxChooser, TxSteering};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,6 +20,11 @@ pub(crate) enum Command {
     SetProgram {
         slot: usize,
         program: Option<Box<Attached>>,
+    },
+    /// Put this steering program (or none) in front of a slot's TX queue choice; answered with the old one.
+    SetChooser {
+        slot: usize,
+        chooser: Option<Box<dyn TxChooser>>,
     },
     /// Put these maps and this program slot in front of a slot's TX queue choice; answered with the old ones.
     SetSteering { slot: usize, steering: Box<TxSteering> },
@@ -38,6 +44,7 @@ pub(crate) enum Command {
 /// Answers, which carry the old values home.
 pub(crate) enum Reply {
     Program(Option<Box<Attached>>),
+    Chooser(Option<Box<dyn TxChooser>>),
     Steering(Option<Box<TxSteering>>),
     Queues(Option<Box<QueuePair>>),
     Done,
@@ -249,6 +256,13 @@ impl Worker {
                         Reply::Program(std::mem::replace(&mut slot.program, program))
                     }
                     None => Reply::Program(program),
+                },
+                Command::SetChooser { slot, chooser } => match self.slots.get_mut(slot) {
+                    Some(slot) => {
+                        slot.counters.add(Counter::ProgramSwaps, 1);
+                        Reply::Chooser(slot.steering.set_program(chooser))
+                    }
+                    None => Reply::Chooser(chooser),
                 },
                 Command::SetSteering { slot, mut steering } => match self.slots.get_mut(slot) {
                     Some(slot) => {

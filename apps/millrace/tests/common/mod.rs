@@ -1,7 +1,9 @@
 //! What the framework's tests share: XDP objects from C, captures, patience.
 #![allow(dead_code)]
 
-use millrace::{App, AppBuilder, AppStats, EngineKind, IdlePolicy, PortConfig, PortSpec, QueueSel};
+use millrace::{
+    App, AppBuilder, AppHandle, AppStats, EngineKind, IdlePolicy, PortConfig, PortSpec, QueueSel,
+};
 use millrace_ebpf::{Loaded, Loader, Object};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -46,7 +48,7 @@ pub fn compile(source: &Path) -> Option<Vec<u8>> {
 }
 
 /// Loads an object with some of its global variables set.
-pub fn load(app: &App, elf: &[u8], globals: &[(&str, u32)]) -> Loaded {
+pub fn load(app: &AppHandle, elf: &[u8], globals: &[(&str, u32)]) -> Loaded {
     let mut loader = Loader::new().cpus(app.workers() as u32);
     for (name, value) in globals {
         loader = loader.global(name, &value.to_ne_bytes());
@@ -63,6 +65,54 @@ pub fn attach(app: &App, elf: &[u8], globals: &[(&str, u32)]) -> Loaded {
     app.attach("eth0", QueueSel::All, &program, EngineKind::Interp)
         .expect("attach");
     loaded
+}
+
+/// The same with the program doing nothing but drop, on an engine of choice.
+pub fn attach_on(app: &App, elf: &[u8], engine: EngineKind) -> Loaded {
+    let loaded = load(app, elf, &[("verdict", 1)]);
+    let program = loaded.program(None).expect("one program");
+    app.attach("eth0", QueueSel::All, &program, engine)
+        .expect("attach");
+    loaded
+}
+
+const INSIDE: &str = "MILLRACE_TEST_INSIDE_NAMESPACE";
+
+/// Runs the test `name` again inside a fresh network namespace; true in there.
+pub fn inside_namespace(name: &str) -> bool {
+    if std::env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    if !rustix::process::geteuid().is_root() {
+        skip(name, "needs root for a network namespace");
+        return false;
+    }
+    let itself = std::env::current_exe().expect("test binary");
+    let status = Command::new("unshare")
+        .args(["--net", "--"])
+        .arg(itself)
+        .args(["--exact", name, "--nocapture"])
+        .env(INSIDE, "1")
+        .status();
+    match status {
+        Ok(status) => assert!(status.success(), "{name} failed inside its namespace"),
+        Err(e) => skip(name, &format!("needs unshare: {e}")),
+    }
+    false
+}
+
+/// `ip` with these arguments; gives what it prints.
+pub fn ip(args: &str) -> String {
+    let output = Command::new("ip")
+        .args(args.split_whitespace())
+        .output()
+        .expect("ip");
+    assert!(
+        output.status.success(),
+        "ip {args}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// One port `eth0` on a model whose wire is `wire`, with small rings, workers that sleep soon, and no pinning: tests share

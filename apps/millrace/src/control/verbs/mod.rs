@@ -1,5 +1,6 @@
-//! The framework's own verbs: `port`, `queue`, `prog`, `map`, and those about the instance itself.
+//! The framework's own verbs: `port`, `queue`, `prog`, `chain`, `map`, and those about the instance itself.
 
+mod chain;
 mod map;
 mod port;
 mod prog;
@@ -32,6 +33,7 @@ pub(crate) fn register_all(app: &AppHandle) {
     });
     port::register(app);
     prog::register(app);
+    chain::register(app);
     map::register(app);
 }
 

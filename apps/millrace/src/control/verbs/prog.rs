@@ -1,13 +1,15 @@
 //! `prog.*`: a client ships an ELF object; this side checks it, links it and attaches it.
 
 use super::{Nothing, QueueArg, add};
+use crate::app::registry::Wish;
 use crate::app::{AppHandle, Loaded};
 use crate::config::QueueSel;
 use crate::control::protocol::ControlError;
 use crate::error::AppError;
+use crate::explain::refused_text;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use millrace_ebpf::EngineKind;
+use millrace_ebpf::{EngineKind, Hook, LoadError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -22,6 +24,12 @@ struct Load {
     /// Maps of the instance to share instead of making new ones.
     #[serde(default)]
     reuse: Vec<String>,
+    /// `xdp` or `xps`, where the section's name does not say it.
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    /// Have a refusal told at length.
+    #[serde(default)]
+    explain: bool,
 }
 
 #[derive(Deserialize)]
@@ -38,6 +46,8 @@ struct Attach {
     #[serde(default)]
     queue: QueueArg,
     engine: Option<String>,
+    /// Refused unless the program is of this kind.
+    hook: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -46,6 +56,7 @@ struct Detach {
     port: String,
     #[serde(default)]
     queue: QueueArg,
+    hook: Option<String>,
 }
 
 pub(super) fn register(app: &AppHandle) {
@@ -64,7 +75,8 @@ pub(super) fn register(app: &AppHandle) {
         Ok(Value::Null)
     });
     add(control, app, "prog.detach", |app, args: Detach| {
-        app.detach(&args.port, QueueSel::from(args.queue))?;
+        let hook = hook(args.hook.as_deref())?.unwrap_or_default();
+        app.detach_hook(&args.port, QueueSel::from(args.queue), hook)?;
         Ok(Value::Null)
     });
 }
@@ -79,21 +91,47 @@ fn load(app: &AppHandle, args: Load) -> Result<Value, ControlError> {
     let elf = STANDARD
         .decode(&args.elf)
         .map_err(|e| ControlError::invalid(format!("elf is not base64: {e}")))?;
-    let workers = app.workers() as u32;
-    let loaded = app.programs().load(
-        &elf,
-        &args.name,
-        args.function.as_deref(),
-        &args.reuse,
-        workers,
-        app.maps(),
-    )?;
+    let wish = Wish {
+        elf: &elf,
+        name: &args.name,
+        function: args.function.as_deref(),
+        hook: hook(args.kind.as_deref())?,
+        reuse: &args.reuse,
+    };
+    let loaded = match app.programs().load(&wish, app.workers() as u32, app.maps()) {
+        Ok(loaded) => loaded,
+        Err(error) => return Err(refused(error, args.explain)),
+    };
     Ok(shown(app, &args.name, &loaded))
+}
+
+/// A refusal, told at length where that was asked for.
+fn refused(error: AppError, explain: bool) -> ControlError {
+    let detail = match &error {
+        AppError::Refused { program, source, .. } if explain => match &**source {
+            LoadError::Refused(refusal) => Some(refused_text(program, refusal, true)),
+            _ => None,
+        },
+        _ => None,
+    };
+    ControlError {
+        detail,
+        ..ControlError::from(error)
+    }
+}
+
+/// A hook by its name.
+pub(super) fn hook(name: Option<&str>) -> Result<Option<Hook>, ControlError> {
+    name.map(|name| {
+        name.parse()
+            .map_err(|e: LoadError| ControlError::invalid(e.to_string()))
+    })
+    .transpose()
 }
 
 fn unload(app: &AppHandle, args: Named) -> Result<Value, ControlError> {
     app.programs().get(&args.name)?;
-    if app.attached().iter().any(|(_, _, name, _)| *name == args.name) {
+    if app.attached().iter().any(|at| at.name == args.name) {
         return Err(AppError::ProgramInUse(args.name).into());
     }
     if let Some(loaded) = app.programs().remove(&args.name) {
@@ -115,28 +153,43 @@ fn list(app: &AppHandle, _: Nothing) -> Result<Value, ControlError> {
 
 fn chosen(app: &AppHandle, args: &Attach) -> Result<(Loaded, EngineKind), ControlError> {
     let loaded = app.programs().get(&args.name)?;
-    let engine = match &args.engine {
-        None => EngineKind::default(),
-        Some(engine) => engine
+    let is = loaded.program.hook();
+    if let Some(wanted) = hook(args.hook.as_deref())?.filter(|wanted| *wanted != is) {
+        let program = args.name.clone();
+        return Err(AppError::WrongHook { program, is, wanted }.into());
+    }
+    Ok((loaded, engine(args.engine.as_deref())?))
+}
+
+/// An engine by its name; the fastest there is when none is named.
+pub(super) fn engine(name: Option<&str>) -> Result<EngineKind, ControlError> {
+    match name {
+        None => Ok(EngineKind::default()),
+        Some(name) => name
             .parse()
-            .map_err(|e| ControlError::invalid(format!("{e}")))?,
-    };
-    Ok((loaded, engine))
+            .map_err(|e: LoadError| ControlError::invalid(e.to_string())),
+    }
 }
 
 fn shown(app: &AppHandle, name: &str, loaded: &Loaded) -> Value {
     let attached: Vec<Value> = (app.attached().into_iter())
-        .filter(|(_, _, attached, _)| attached == name)
-        .map(|(port, queue, _, engine)| json!({"port": port, "queue": queue, "engine": engine.name()}))
+        .filter(|at| at.name == name)
+        .map(|at| json!({"port": at.port, "queue": at.queue, "engine": at.engine.name()}))
         .collect();
     let program = &loaded.program;
     // Absent until it was attached on the JIT.
     let compiled = program
         .compiled()
         .map(|c| json!({"microseconds": c.time.as_micros() as u64, "bytes": c.bytes}));
-    json!({
+    let mut shown = json!({
         "name": name, "function": program.name(), "section": program.section(), "frags": program.frags(),
+        "type": program.hook().name(),
         "maps": program.maps().iter().map(|map| map.name().to_string()).collect::<Vec<_>>(),
         "attached": attached, "instructions": program.instructions(), "compiled": compiled,
-    })
+    });
+    if let (Hook::Xdp, Ok(config)) = (program.hook(), program.run_config()) {
+        shown["priority"] = config.priority.into();
+        shown["chain_actions"] = config.action_names().into();
+    }
+    shown
 }
