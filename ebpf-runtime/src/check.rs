@@ -216,7 +216,7 @@ fn call(body: &Body, insn: Insn, at: usize) -> Result<(), LoadError> {
                 Err(fail(format!("calls {target}, where no function begins")))
             }
         }
-        insn::CALL_KFUNC if body.hook == Hook::Steering && Kfunc::by_id(insn.imm.into()) != Kfunc::Missing => {
+        insn::CALL_KFUNC if body.hook == Hook::Steering && Kfunc::by_id(insn.imm.into()).reads_metadata() => {
             Err(fail(
                 "calls a metadata kfunc, which is for XDP programs; a steering program reads the fields of struct __sk_buff"
                     .into(),

@@ -47,6 +47,14 @@ const ALL: [(Kfunc, &str); 11] = [
 ];
 
 impl Kfunc {
+    /// Whether it tells what the device said about a received frame.
+    pub fn reads_metadata(self) -> bool {
+        !matches!(
+            self,
+            Kfunc::Missing | Kfunc::HashToeplitz | Kfunc::HashCrc | Kfunc::HashXor
+        )
+    }
+
     /// By the name an object asks for.
     pub fn by_name(name: &str) -> Option<Kfunc> {
         ALL.iter().find(|(_, n)| *n == name).map(|(k, _)| *k)

@@ -36,6 +36,7 @@ pub mod object;
 mod program;
 mod raw;
 pub mod routes;
+pub mod trace;
 pub mod verifier;
 mod xdp;
 

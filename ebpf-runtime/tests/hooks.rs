@@ -52,9 +52,10 @@ fn a_load_that_reaches_context_or_stack_by_path_reads_the_right_one_on_every_eng
 #[test]
 fn a_steering_program_reads_its_context_whole_and_in_parts_and_keeps_notes_in_it() {
     let test = "a_steering_program_reads_its_context_whole_and_in_parts_and_keeps_notes_in_it";
-    let Some(elf) = compile(test, "steering") else {
+    let (Some(elf), Some(refused)) = (compile(test, "steering"), compile(test, "refused_steering")) else {
         return;
     };
+    let refused = Loader::new().load(&Object::parse(&refused).unwrap()).unwrap();
     let info = SkbInfo {
         len: 1000,
         mark: 0xaabb_ccdd,

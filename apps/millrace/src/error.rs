@@ -74,12 +74,20 @@ pub enum AppError {
         "program {program} is an {is} program, which cannot run at the {wanted} hook; load it with `type {wanted}` if it is one in truth"
     )]
     WrongHook { program: String, is: Hook, wanted: Hook },
+    #[error("queue {queue} of port {port} is captured already; wait for that capture to end")]
+    Tapped { port: String, queue: u16 },
+    #[error("there is no capture {0}; it has ended, or nobody read it for ten seconds")]
+    NoCapture(u64),
     #[error("a program named {0:?} is loaded already; give this one another name or unload that one")]
     ProgramExists(String),
     #[error("program {0:?} is attached; detach it first")]
     ProgramInUse(String),
     #[error("there is no map {0:?}; `map list` shows those there are")]
     NoMap(String),
+    #[error("map {0} is not pinned; it goes with the program that brought it")]
+    NotPinned(String),
+    #[error("there is a map {0:?} already; give the new one another name")]
+    MapExists(String),
     #[error("exception interface {name}: {reason}")]
     Tap { name: String, reason: String },
     #[error("worker {worker}: {source}")]
@@ -107,11 +115,15 @@ impl From<AppError> for ControlError {
             | AppError::NoQueue { .. }
             | AppError::NoProgram(_)
             | AppError::NoMap(_) => ErrorCode::NotFound,
-            AppError::Attached { .. } | AppError::ProgramExists(_) | AppError::QueueState { .. } => {
-                ErrorCode::Exists
+            AppError::Attached { .. }
+            | AppError::ProgramExists(_)
+            | AppError::MapExists(_)
+            | AppError::QueueState { .. } => ErrorCode::Exists,
+            AppError::NoCapture(_) => ErrorCode::NotFound,
+            AppError::ProgramInUse(_) | AppError::Tapped { .. } | AppError::Mailbox { .. } => ErrorCode::Busy,
+            AppError::NotPinned(_) | AppError::NotAttached { .. } | AppError::NotInChain { .. } => {
+                ErrorCode::NotFound
             }
-            AppError::ProgramInUse(_) | AppError::Mailbox { .. } => ErrorCode::Busy,
-            AppError::NotAttached { .. } | AppError::NotInChain { .. } => ErrorCode::NotFound,
             AppError::NeedsFrags { .. } => ErrorCode::Unsupported,
             AppError::Program { source, .. }
                 if matches!(

@@ -25,6 +25,7 @@
 //! ```
 
 mod app;
+mod capture;
 pub mod cli;
 mod config;
 pub mod control;

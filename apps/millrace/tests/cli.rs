@@ -292,7 +292,9 @@ fn stop_ends_the_instance_cleanly() {
 
 #[test]
 fn help_teaches_with_examples() {
-    for object in ["", "port ", "queue ", "prog ", "chain ", "map ", "stats "] {
+    for object in [
+        "", "port ", "queue ", "prog ", "chain ", "capture ", "map ", "stats ",
+    ] {
         let output = run_in(Path::new("/nonexistent"), &format!("{object}--help"));
         assert!(output.status.success());
         let text = String::from_utf8_lossy(&output.stdout).into_owned();

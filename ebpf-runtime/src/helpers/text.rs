@@ -1,5 +1,5 @@
 //! Helpers about text: `bpf_trace_printk`, `bpf_trace_vprintk`, `bpf_strncmp`. What programs print goes to `tracing`, target
-//! `millrace::trace_printk`.
+//! `millrace::trace_printk`, and to [`crate::trace`].
 
 use crate::interp::{Core, errno};
 use crate::{Errno, Fault, XdpBuff};
@@ -50,6 +50,7 @@ fn print(core: &mut Core, buf: &XdpBuff<'_>, fmt: u64, size: u64, args: &[u64]) 
         None => return Ok(errno(Errno::INVAL)),
     };
     tracing::info!(target: "millrace::trace_printk", worker = core.worker, "{}", text.trim_end());
+    crate::trace::line(core.worker, text.trim_end());
     Ok(text.len() as u64)
 }
 

@@ -22,6 +22,8 @@ pub(crate) struct ObjectMap {
     pub lock: Option<u32>,
     /// A type that is not supported: programs that name the map cannot be linked, others can.
     pub unsupported: Option<u32>,
+    /// Its definition asks for `LIBBPF_PIN_BY_NAME`.
+    pub pinned: bool,
 }
 
 /// The error of a program that names a map of a type that is not supported.
@@ -56,6 +58,7 @@ pub(crate) struct BtfMap {
     pub values_at: Option<u64>,
     pub lock: Option<u32>,
     pub unsupported: Option<u32>,
+    pub pinned: bool,
 }
 
 /// Reads the struct that a variable in `.maps` has as its type.
@@ -76,6 +79,7 @@ pub(crate) fn btf_map(btf: &Btf, name: &str, ty: u32, nested: bool) -> Result<Bt
     let mut inner_unsupported = None;
     let mut values_at = None;
     let mut lock = None;
+    let mut pinned = false;
     for member in members {
         let field = btf.string(member.name);
         let number = || {
@@ -98,8 +102,10 @@ pub(crate) fn btf_map(btf: &Btf, name: &str, ty: u32, nested: bool) -> Result<Bt
                 def.value_size = size()?;
                 lock = btf.pointee(member.ty).and_then(|t| spin_lock(btf, t));
             }
-            // Pinning is the control plane's affair; a NUMA node is where the worker that touches a page first runs.
-            "pinning" | "numa_node" | "map_extra" => {}
+            // LIBBPF_PIN_BY_NAME; what comes of it is the control plane's affair.
+            "pinning" => pinned = number()? == 1,
+            // A NUMA node is where the worker that touches a page first runs.
+            "numa_node" | "map_extra" => {}
             "values" if !nested => {
                 values_at = Some(u64::from(member.offset));
                 def.value_size = 4;
@@ -131,6 +137,7 @@ pub(crate) fn btf_map(btf: &Btf, name: &str, ty: u32, nested: bool) -> Result<Bt
         inner: out_inner,
         values_at,
         lock,
+        pinned,
     })
 }
 

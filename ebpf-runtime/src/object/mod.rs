@@ -171,6 +171,13 @@ impl Object {
         self.starts.get(&(section, insn)).copied()
     }
 
+    /// Names of the maps whose definitions ask to be pinned by name (`LIBBPF_PIN_BY_NAME`), so that objects that are loaded
+    /// later share them.
+    pub fn pinned_maps(&self) -> Vec<&str> {
+        let pinned = self.maps.iter().filter(|map| map.pinned);
+        pinned.map(|map| map.def.name.as_str()).collect()
+    }
+
     /// The maps the object defines, its global data included.
     pub fn maps(&self) -> &[MapDef] {
         &self.defs
@@ -303,6 +310,7 @@ fn parse(data: &[u8]) -> Result<Object, LoadError> {
                     values_at: parsed.values_at,
                     lock: parsed.lock,
                     unsupported: parsed.unsupported,
+                    pinned: parsed.pinned,
                 });
             }
             if len > 0 && !maps.iter().any(|m| m.section == index) {
@@ -331,6 +339,7 @@ fn parse(data: &[u8]) -> Result<Object, LoadError> {
                 values_at: None,
                 lock: None,
                 unsupported: None,
+                pinned: false,
             });
         }
     }
@@ -460,6 +469,7 @@ fn legacy_section(
             inner: None,
             values_at: None,
             lock: None,
+            pinned: false,
         });
     }
     Ok(())

@@ -4,6 +4,7 @@ use super::ports::PortThread;
 use super::programs::AttachedInfo;
 use super::registry::{Maps, Programs};
 use super::stats::{AppStats, PortInfo, PortReport, QueueReport, WorkerReport};
+use crate::capture::session::Captures;
 use crate::control::ControlRegistry;
 use crate::error::AppError;
 use crate::exception::TapPort;
@@ -51,6 +52,8 @@ pub(crate) struct QueueState {
     pub(crate) programs: Vec<AttachedInfo>,
     /// What chooses TX queues: none or one.
     pub(crate) steering: Vec<AttachedInfo>,
+    /// Whether a capture looks at it.
+    pub(crate) tapped: bool,
 }
 
 pub(crate) struct PortCtl {
@@ -78,6 +81,7 @@ pub(crate) struct Core {
     pub(crate) programs: Programs,
     pub(crate) maps: Maps,
     pub(crate) control: ControlRegistry,
+    pub(crate) captures: Captures,
     pub(crate) events: Sender<Event>,
     /// One change of programs or queues at a time.
     pub(crate) changes: Mutex<()>,

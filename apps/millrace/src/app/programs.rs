@@ -4,6 +4,7 @@
 //! workers send back: no packet meets half a change, and the path of a packet frees nothing.
 
 use super::handle::{AppHandle, PortCtl, QueueCtl, QueueState, WORKER, lock};
+use crate::capture::tap::Tap;
 use crate::config::QueueSel;
 use crate::error::AppError;
 use crate::hints;
@@ -290,6 +291,36 @@ impl AppHandle {
             }
             _ => Ok(None),
         }
+    }
+
+    /// Puts taps on queues, all of them or none, or takes them away where `tap` gives none.
+    pub(crate) fn set_captures(
+        &self,
+        port: &str,
+        queues: QueueSel,
+        tap: impl Fn(&HintLayout) -> Option<Tap>,
+    ) -> Result<(), AppError> {
+        let _changing = lock(&self.0.changes);
+        let ctl = self.port_ctl(port)?;
+        let selected = self.select(ctl, port, queues)?;
+        let layout = ctl.thread.call(|port| hints::translate(port.hint_layout()))?;
+        for &queue in &selected {
+            if tap(&layout).is_some() && lock(&ctl.queues[usize::from(queue)].state).tapped {
+                return Err(AppError::Tapped {
+                    port: port.to_string(),
+                    queue,
+                });
+            }
+        }
+        for queue in selected {
+            let queue_ctl = &ctl.queues[usize::from(queue)];
+            let tap = tap(&layout).map(Box::new);
+            let on = tap.is_some();
+            let slot = queue_ctl.slot;
+            self.ask(queue_ctl.worker, Command::SetTap { slot, tap })?;
+            lock(&queue_ctl.state).tapped = on;
+        }
+        Ok(())
     }
 
     /// Programs in front of queues, by port and queue; those of a chain in the order in which they run.

@@ -2,29 +2,84 @@
 
 use crate::error::AppError;
 use millrace_ebpf::{Hook, Loader, Map, Object, Program};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Maps that the control socket shows. Cheap to clone; clones share the maps.
 #[derive(Clone, Debug, Default)]
-pub struct Maps(Arc<Mutex<BTreeMap<String, Arc<Map>>>>);
+pub struct Maps(Arc<Mutex<Shown>>);
+
+#[derive(Debug, Default)]
+struct Shown {
+    maps: BTreeMap<String, Arc<Map>>,
+    /// Those that stay when the program that brought them is unloaded, and that objects loaded later share.
+    pinned: BTreeSet<String>,
+}
 
 impl Maps {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Map>>> {
+    fn lock(&self) -> MutexGuard<'_, Shown> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps a map when its program is unloaded, until [`unpin`](Self::unpin).
+    pub fn pin(&self, name: &str) -> Result<(), AppError> {
+        let mut shown = self.lock();
+        if !shown.maps.contains_key(name) {
+            return Err(AppError::NoMap(name.to_string()));
+        }
+        shown.pinned.insert(name.to_string());
+        Ok(())
+    }
+
+    /// Ends the pin; the map itself goes from the list, too, and from memory when no program uses it any more.
+    pub fn unpin(&self, name: &str) -> Result<(), AppError> {
+        let mut shown = self.lock();
+        if !shown.pinned.remove(name) {
+            return Err(AppError::NotPinned(name.to_string()));
+        }
+        shown.maps.remove(name);
+        Ok(())
+    }
+
+    pub fn is_pinned(&self, name: &str) -> bool {
+        self.lock().pinned.contains(name)
+    }
+
+    /// Takes away what `prog load` had added, but for what is pinned.
+    pub(crate) fn forget(&self, names: &[String]) {
+        let mut shown = self.lock();
+        for name in names {
+            if !shown.pinned.contains(name) {
+                shown.maps.remove(name);
+            }
+        }
+    }
+
+    /// Shows a map under a name that is free.
+    pub(crate) fn insert_new(&self, name: &str, map: Arc<Map>) -> Result<(), AppError> {
+        let mut shown = self.lock();
+        if shown.maps.contains_key(name) {
+            return Err(AppError::MapExists(name.to_string()));
+        }
+        shown.maps.insert(name.to_string(), map);
+        shown.pinned.insert(name.to_string());
+        Ok(())
     }
 
     /// Shows `map` under `name`; a map of that name is no longer shown and is returned.
     pub fn insert(&self, name: impl Into<String>, map: Arc<Map>) -> Option<Arc<Map>> {
-        self.lock().insert(name.into(), map)
+        self.lock().maps.insert(name.into(), map)
     }
 
     pub fn remove(&self, name: &str) -> Option<Arc<Map>> {
-        self.lock().remove(name)
+        let mut shown = self.lock();
+        shown.pinned.remove(name);
+        shown.maps.remove(name)
     }
 
     pub fn get(&self, name: &str) -> Result<Arc<Map>, AppError> {
         self.lock()
+            .maps
             .get(name)
             .cloned()
             .ok_or_else(|| AppError::NoMap(name.to_string()))
@@ -33,6 +88,7 @@ impl Maps {
     /// All maps in the order of their names.
     pub fn list(&self) -> Vec<(String, Arc<Map>)> {
         self.lock()
+            .maps
             .iter()
             .map(|(name, map)| (name.clone(), map.clone()))
             .collect()
@@ -102,7 +158,11 @@ impl Programs {
         if let Some(hook) = wish.hook {
             loader = loader.hook(hook);
         }
-        for map in wish.reuse {
+        // Pinned by name: shared with whoever brought the map first.
+        let pinned: Vec<String> = object.pinned_maps().into_iter().map(str::to_string).collect();
+        let mut reuse = wish.reuse.to_vec();
+        reuse.extend(pinned.iter().filter(|map| maps.is_pinned(map)).cloned());
+        for map in &reuse {
             loader = loader.reuse_map(map, maps.get(map)?);
         }
         let loaded = loader.load(&object).map_err(fail)?;
@@ -121,17 +181,20 @@ impl Programs {
         let mut shown = Vec::new();
         let mut all = maps.lock();
         for (map_name, map) in &loaded.maps {
-            if wish.reuse.contains(map_name) {
+            if reuse.contains(map_name) {
                 continue;
             }
-            let taken = all.contains_key(map_name);
+            let taken = all.maps.contains_key(map_name);
             // Sections such as .rodata are maps too, and every object has the same.
             let shown_as = match map_name.strip_prefix('.') {
                 Some(section) => format!("{name}.{section}"),
                 None if taken => format!("{name}.{map_name}"),
                 None => map_name.clone(),
             };
-            all.insert(shown_as.clone(), map.clone());
+            all.maps.insert(shown_as.clone(), map.clone());
+            if pinned.contains(map_name) && !taken {
+                all.pinned.insert(shown_as.clone());
+            }
             shown.push(shown_as);
         }
         let entry = Loaded { program, maps: shown };

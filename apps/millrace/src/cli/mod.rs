@@ -3,6 +3,7 @@
 //!
 //! `words` reads keyword arguments, `port`, `prog`, `map` and `stats` are the objects, `table` lays out columns.
 
+mod capture;
 mod chain;
 mod map;
 mod port;
@@ -10,6 +11,7 @@ mod prog;
 mod prog_run;
 mod stats;
 mod table;
+mod trace;
 mod verify;
 mod words;
 
@@ -75,6 +77,7 @@ Examples:
   millrace prog replace filter2 port eth0 queue 0
   millrace chain add count port eth0          run one more program, in libxdp's order and with its rules
   millrace prog run filter.bpf.o --pcap in.pcap   try a program on a capture; no instance, no device
+  millrace capture eth0/0 -w - udp | tshark -r -   what a queue sees, and what is made of it
   millrace map dump name conntrack            entries of a map, in hex as bpftool
   millrace stats --watch                      rates, every second
   millrace --instance lb --json stats         one of several instances, for a script"
@@ -101,12 +104,16 @@ enum Object {
     Queue(port::QueueArgs),
     /// Programs: load, verify, attach, detach, replace, list, unload
     Prog(prog::ProgArgs),
+    /// Frames of a queue with verdicts and hints, as pcapng or lines
+    Capture(capture::CaptureArgs),
     /// Several programs on a queue: show, set, add, del
     Chain(chain::ChainArgs),
     /// Maps: list, show, dump, lookup, update, delete
     Map(map::MapArgs),
     /// Counters of all queues, once or again and again
     Stats(stats::StatsArgs),
+    /// What programs print with bpf_printk
+    Trace(trace::TraceArgs),
     /// Names of the instances that run
     Instances,
     /// Version, protocol, features and verbs of the instance
@@ -197,9 +204,11 @@ where
         Object::Port(args) => port::port(&mut cx, args),
         Object::Queue(args) => port::queue(&mut cx, args),
         Object::Prog(args) => prog::run(&mut cx, args),
+        Object::Capture(args) => capture::run(&mut cx, args),
         Object::Chain(args) => chain::run(&mut cx, args),
         Object::Map(args) => map::run(&mut cx, args),
         Object::Stats(args) => stats::run(&mut cx, args),
+        Object::Trace(args) => trace::run(&mut cx, args),
         Object::Instances => Ok(()),
         Object::Info => {
             let answer = cx.call("version", Value::Null)?;

@@ -2,6 +2,7 @@
 
 use super::chain::Attached;
 use super::counters::{Counter, LocalCounters};
+use crate::capture::tap::Tap;
 use crate::exception::TapPort;
 use arrayvec::ArrayVec;
 use millrace_driver::mem::Frame;
@@ -30,6 +31,8 @@ pub(crate) struct Slot {
     pub(crate) batch: Box<RxBatch>,
     /// Stays while the queue is stopped and started.
     pub(crate) program: Option<Box<Attached>>,
+    /// A capture in front of or behind the program.
+    pub(crate) tapped: Option<Box<Tap>>,
     pub(crate) steering: TxSteering,
     /// Toeplitz key for the flow hash of last resort.
     pub(crate) key: [u8; 40],
@@ -114,15 +117,25 @@ impl Slot {
         self.counters.add(Counter::RxFrames, n as u64);
         self.counters.add(Counter::RxBytes, bytes);
         self.counters.add(Counter::RxMulti, multi);
+        if let Some(tap) = &mut self.tapped {
+            tap.entry(&self.batch, n, self.queue);
+        }
         match &mut self.program {
             Some(attached) => {
                 run_program(attached, &mut self.batch, self.queue, self.ifindex, scratch);
+                if let Some(tap) = &mut self.tapped {
+                    let said = (&scratch.verdicts[..], &scratch.extents[..]);
+                    tap.exit(&mut self.batch, n, self.queue, Some(said));
+                }
                 for i in 0..n {
                     self.settle(i, scratch);
                 }
             }
             None => {
                 self.counters.add(Counter::NoProgram, n as u64);
+                if let Some(tap) = &mut self.tapped {
+                    tap.exit(&mut self.batch, n, self.queue, None);
+                }
                 for i in 0..n {
                     self.pass(i, scratch);
                 }

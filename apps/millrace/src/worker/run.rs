@@ -6,6 +6,7 @@ use super::counters::Counter;
 use super::idle::{Backoff, IdlePolicy, Step};
 use super::mailbox::Inbox;
 use super::route::{Doorstep, Injected, Routes};
+use crate::capture::tap::Tap;
 use arrayvec::ArrayVec;
 use crossbeam::utils::CachePadded;
 use millrace_driver::steering::{TxChooser, TxSteering};
@@ -26,6 +27,8 @@ pub(crate) enum Command {
         slot: usize,
         chooser: Option<Box<dyn TxChooser>>,
     },
+    /// Put this capture (or none) on a slot; answered with the old one.
+    SetTap { slot: usize, tap: Option<Box<Tap>> },
     /// Put these maps and this program slot in front of a slot's TX queue choice; answered with the old ones.
     SetSteering { slot: usize, steering: Box<TxSteering> },
     /// Move a slot's queues out; answered with them.
@@ -45,6 +48,8 @@ pub(crate) enum Command {
 pub(crate) enum Reply {
     Program(Option<Box<Attached>>),
     Chooser(Option<Box<dyn TxChooser>>),
+    #[allow(dead_code, reason = "carried home to be freed there")]
+    Tap(Option<Box<Tap>>),
     Steering(Option<Box<TxSteering>>),
     Queues(Option<Box<QueuePair>>),
     Done,
@@ -264,6 +269,10 @@ impl Worker {
                     }
                     None => Reply::Chooser(chooser),
                 },
+                Command::SetTap { slot, tap } => Reply::Tap(match self.slots.get_mut(slot) {
+                    Some(slot) => std::mem::replace(&mut slot.tapped, tap),
+                    None => tap,
+                }),
                 Command::SetSteering { slot, mut steering } => match self.slots.get_mut(slot) {
                     Some(slot) => {
                         std::mem::swap(&mut slot.steering, &mut *steering);

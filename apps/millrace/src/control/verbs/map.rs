@@ -3,9 +3,10 @@
 use super::{Nothing, add, from_hex, to_hex};
 use crate::app::AppHandle;
 use crate::control::protocol::{ControlError, ErrorCode};
-use millrace_ebpf::{Errno, Map, MapFlags, MapType};
+use millrace_ebpf::{Errno, Map, MapDef, MapFlags, MapType};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 /// Entries in a page of a dump unless the client says otherwise, and at most.
 const PAGE: usize = 1000;
@@ -41,9 +42,48 @@ struct Update {
     name: String,
     key: String,
     /// Of a per-CPU map: the value of every CPU.
-    value: String,
+    value: Option<String>,
+    /// Of a map of maps: the inner map's name.
+    map: Option<String>,
+    /// Of a prog_array: the program's name.
+    program: Option<String>,
     /// `any`, `noexist` or `exist`.
     flags: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    key: String,
+    value: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct UpdateBatch {
+    name: String,
+    entries: Vec<Entry>,
+    flags: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeleteBatch {
+    name: String,
+    keys: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Create {
+    name: String,
+    #[serde(rename = "type")]
+    kind: String,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    #[serde(default)]
+    flags: u32,
 }
 
 pub(super) fn register(app: &AppHandle) {
@@ -53,12 +93,12 @@ pub(super) fn register(app: &AppHandle) {
             .maps()
             .list()
             .iter()
-            .map(|(name, map)| shown(name, map))
+            .map(|(name, map)| shown(app, name, map))
             .collect())
     });
     add(control, app, "map.show", |app, args: Named| {
         let map = app.maps().get(&args.name)?;
-        Ok(shown(&args.name, &map))
+        Ok(shown(app, &args.name, &map))
     });
     add(control, app, "map.dump", dump);
     add(control, app, "map.lookup", |app, args: Key| {
@@ -67,6 +107,17 @@ pub(super) fn register(app: &AppHandle) {
         entry(&map, &key).map_err(|errno| told(errno, "lookup", &args.name, &map))
     });
     add(control, app, "map.update", update);
+    add(control, app, "map.update_batch", update_batch);
+    add(control, app, "map.delete_batch", delete_batch);
+    add(control, app, "map.create", create);
+    add(control, app, "map.pin", |app, args: Named| {
+        app.maps().pin(&args.name)?;
+        Ok(Value::Null)
+    });
+    add(control, app, "map.unpin", |app, args: Named| {
+        app.maps().unpin(&args.name)?;
+        Ok(Value::Null)
+    });
     add(control, app, "map.delete", |app, args: Key| {
         let map = app.maps().get(&args.name)?;
         map.delete(&from_hex(&args.key)?)
@@ -75,12 +126,13 @@ pub(super) fn register(app: &AppHandle) {
     });
 }
 
-fn shown(name: &str, map: &Map) -> Value {
+fn shown(app: &AppHandle, name: &str, map: &Map) -> Value {
     let def = map.def();
     json!({
         "name": name, "id": map.id(), "type": def.kind.name(), "key_size": def.key_size,
         "value_size": def.value_size, "max_entries": def.max_entries, "flags": def.flags,
         "cpus": if per_cpu(map) { Value::from(map.cpus()) } else { Value::Null },
+        "pinned": app.maps().is_pinned(name),
     })
 }
 
@@ -138,25 +190,103 @@ fn dump(app: &AppHandle, args: Dump) -> Result<Value, ControlError> {
 
 fn update(app: &AppHandle, args: Update) -> Result<Value, ControlError> {
     let map = app.maps().get(&args.name)?;
-    let (key, value) = (from_hex(&args.key)?, from_hex(&args.value)?);
-    let flags = match args.flags.as_deref() {
-        None | Some("any") => MapFlags::Any,
-        Some("noexist") => MapFlags::NoExist,
-        Some("exist") => MapFlags::Exist,
-        Some(other) => {
-            return Err(ControlError::invalid(format!(
-                "flags {other:?} are not any, noexist or exist"
-            )));
+    let key = from_hex(&args.key)?;
+    let flags = flags(args.flags.as_deref())?;
+    let outcome = match (&args.value, &args.map, &args.program) {
+        (Some(value), None, None) => put(&map, &key, from_hex(value)?, flags),
+        (None, Some(inner), None) => map.set_inner(&key, &app.maps().get(inner)?, flags),
+        (None, None, Some(program)) => {
+            let program = app.programs().get(program)?.program;
+            let index = <[u8; 4]>::try_from(key.as_slice()).map(u32::from_ne_bytes);
+            index.map_or(Err(Errno::INVAL), |index| map.set_program(index, &program))
         }
-    };
-    let outcome = if per_cpu(&map) {
-        let values = vec![value; map.cpus() as usize];
-        map.update_percpu(&key, &values, flags)
-    } else {
-        map.update(&key, &value, flags)
+        _ => {
+            return Err(ControlError::invalid(
+                "give one of value (hex), map (a name, into a map of maps) and program (a name, into a prog_array)",
+            ));
+        }
     };
     outcome.map_err(|errno| told(errno, "update", &args.name, &map))?;
     Ok(Value::Null)
+}
+
+fn flags(word: Option<&str>) -> Result<MapFlags, ControlError> {
+    match word {
+        None | Some("any") => Ok(MapFlags::Any),
+        Some("noexist") => Ok(MapFlags::NoExist),
+        Some("exist") => Ok(MapFlags::Exist),
+        Some(other) => Err(ControlError::invalid(format!(
+            "flags {other:?} are not any, noexist or exist"
+        ))),
+    }
+}
+
+fn put(map: &Map, key: &[u8], value: Vec<u8>, flags: MapFlags) -> Result<(), Errno> {
+    if per_cpu(map) {
+        let values = vec![value; map.cpus() as usize];
+        map.update_percpu(key, &values, flags)
+    } else {
+        map.update(key, &value, flags)
+    }
+}
+
+/// In the order given, up to the first that fails, as `BPF_MAP_UPDATE_BATCH`.
+fn update_batch(app: &AppHandle, args: UpdateBatch) -> Result<Value, ControlError> {
+    let map = app.maps().get(&args.name)?;
+    let flags = flags(args.flags.as_deref())?;
+    for (done, entry) in args.entries.iter().enumerate() {
+        let (key, value) = (from_hex(&entry.key)?, from_hex(&entry.value)?);
+        put(&map, &key, value, flags)
+            .map_err(|errno| after(done, told(errno, "update", &args.name, &map)))?;
+    }
+    Ok(json!({"count": args.entries.len()}))
+}
+
+/// In the order given, up to the first that fails, as `BPF_MAP_DELETE_BATCH`.
+fn delete_batch(app: &AppHandle, args: DeleteBatch) -> Result<Value, ControlError> {
+    let map = app.maps().get(&args.name)?;
+    for (done, key) in args.keys.iter().enumerate() {
+        let outcome = map.delete(&from_hex(key)?);
+        outcome.map_err(|errno| after(done, told(errno, "delete", &args.name, &map)))?;
+    }
+    Ok(json!({"count": args.keys.len()}))
+}
+
+/// Says how much of a batch was done.
+fn after(done: usize, error: ControlError) -> ControlError {
+    let message = format!("{} (entry {}; those before it are done)", error.message, done + 1);
+    ControlError { message, ..error }
+}
+
+/// A map of no program, for map-in-map updates and for objects that reuse it; pinned until it is unpinned.
+fn create(app: &AppHandle, args: Create) -> Result<Value, ControlError> {
+    let kind = MapType::ALL.into_iter().find(|kind| kind.name() == args.kind);
+    let kind = kind.ok_or_else(|| {
+        let all: Vec<_> = MapType::ALL.iter().map(|kind| kind.name()).collect();
+        ControlError::invalid(format!(
+            "unknown map type {:?}; there are {}",
+            args.kind,
+            all.join(", ")
+        ))
+    })?;
+    if args.name.is_empty() || args.name.len() > 64 || args.name.contains(char::is_whitespace) {
+        return Err(ControlError::invalid(format!(
+            "{:?} is not usable as a name; use one short word",
+            args.name
+        )));
+    }
+    let def = MapDef {
+        name: args.name.clone(),
+        kind,
+        key_size: args.key_size,
+        value_size: args.value_size,
+        max_entries: args.max_entries,
+        flags: args.flags,
+    };
+    let map = Map::new(&def, app.workers() as u32).map_err(|e| ControlError::invalid(e.to_string()))?;
+    let map = Arc::new(map);
+    app.maps().insert_new(&args.name, map.clone())?;
+    Ok(shown(app, &args.name, &map))
 }
 
 fn told(errno: Errno, what: &str, name: &str, map: &Map) -> ControlError {

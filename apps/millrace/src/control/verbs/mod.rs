@@ -1,6 +1,8 @@
 //! The framework's own verbs: `port`, `queue`, `prog`, `chain`, `map`, and those about the instance itself.
 
+mod capture;
 mod chain;
+mod events;
 mod map;
 mod port;
 mod prog;
@@ -34,7 +36,9 @@ pub(crate) fn register_all(app: &AppHandle) {
     port::register(app);
     prog::register(app);
     chain::register(app);
+    capture::register(app);
     map::register(app);
+    events::register(app);
 }
 
 /// A verb without arguments.

@@ -135,9 +135,7 @@ fn unload(app: &AppHandle, args: Named) -> Result<Value, ControlError> {
         return Err(AppError::ProgramInUse(args.name).into());
     }
     if let Some(loaded) = app.programs().remove(&args.name) {
-        for map in &loaded.maps {
-            app.maps().remove(map);
-        }
+        app.maps().forget(&loaded.maps);
     }
     Ok(Value::Null)
 }
