@@ -63,6 +63,14 @@ impl Ring {
     }
 }
 
+/// What a program made of a batch.
+#[derive(Clone, Copy)]
+pub(crate) struct Said<'a> {
+    pub(crate) verdicts: &'a [Verdict],
+    /// Where each frame now lies in its first buffer: offset and length.
+    pub(crate) extents: &'a [(usize, usize)],
+}
+
 /// A capture in front of or behind one queue's program.
 pub(crate) struct Tap {
     pub(crate) point: Point,
@@ -97,23 +105,16 @@ impl Tap {
         }
     }
 
-    /// The batch as the program left it; no verdicts without a program. `extents` say where each frame now is in its first
-    /// buffer.
-    pub(crate) fn exit(
-        &mut self,
-        batch: &mut RxBatch,
-        n: usize,
-        queue: u16,
-        said: Option<(&[Verdict], &[(usize, usize)])>,
-    ) {
+    /// The batch as the program left it; nothing was said without a program.
+    pub(crate) fn exit(&mut self, batch: &mut RxBatch, n: usize, queue: u16, said: Option<Said<'_>>) {
         let time = now();
         for i in 0..n.min(BATCH) {
-            let verdict = said.map(|(verdicts, _)| verdicts[i]);
+            let verdict = said.map(|said| said.verdicts[i]);
             let record = match self.point {
                 Point::Entry => self.waiting[i].take(),
                 Point::Exit => {
-                    if let Some((_, extents)) = said {
-                        let (off, len) = extents[i];
+                    if let Some(said) = said {
+                        let (off, len) = said.extents[i];
                         batch.set_data(i, off, len);
                     }
                     let first = batch.data(i);

@@ -135,10 +135,8 @@ impl Capture<'_> {
                 let out: Box<dyn Write> = if path.as_os_str() == "-" {
                     Box::new(std::io::stdout())
                 } else {
-                    let file = File::create(path).map_err(|source| CliError::File {
-                        path: path.clone(),
-                        source,
-                    })?;
+                    let file = File::create(path)
+                        .map_err(|e| CliError::Usage(format!("cannot write {}: {e}", path.display())))?;
                     Box::new(BufWriter::new(file))
                 };
                 let begun = CaptureFile::begin(out, port, self.queues, point, args.snaplen, filter);

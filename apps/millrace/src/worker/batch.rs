@@ -2,7 +2,7 @@
 
 use super::chain::Attached;
 use super::counters::{Counter, LocalCounters};
-use crate::capture::tap::Tap;
+use crate::capture::tap::{Said, Tap};
 use crate::exception::TapPort;
 use arrayvec::ArrayVec;
 use millrace_driver::mem::Frame;
@@ -124,7 +124,10 @@ impl Slot {
             Some(attached) => {
                 run_program(attached, &mut self.batch, self.queue, self.ifindex, scratch);
                 if let Some(tap) = &mut self.tapped {
-                    let said = (&scratch.verdicts[..], &scratch.extents[..]);
+                    let said = Said {
+                        verdicts: &scratch.verdicts,
+                        extents: &scratch.extents,
+                    };
                     tap.exit(&mut self.batch, n, self.queue, Some(said));
                 }
                 for i in 0..n {
