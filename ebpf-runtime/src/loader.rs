@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::maps::{MapFlags, MapType};
+use crate::object::kconfig::Host;
 use crate::object::mapdefs::ObjectMap;
 use crate::object::{Object, Target};
 use crate::program::Collection;
@@ -212,6 +213,11 @@ impl Loader {
         if wanted.data {
             let mut contents = wanted.initial.clone().unwrap_or_default();
             contents.resize(def.value_size as usize, 0);
+            let known = |name: &String| self.globals.contains_key(name);
+            let host = (!wanted.kconfig.is_empty()).then(Host::ask);
+            for variable in wanted.kconfig.iter().filter(|v| !known(&v.name)) {
+                host.iter().try_for_each(|h| h.put(variable, &mut contents))?;
+            }
             for global in object.globals.iter().filter(|g| g.map == index) {
                 if let Some(value) = self.globals.get(&global.name) {
                     contents[global.offset..global.offset + global.size].copy_from_slice(value);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::insn::Insn;
+use crate::insn::{self, Insn};
 use crate::object::btf::{Btf, Lines};
 use crate::verifier::{Refusal, Verified, verify};
 use crate::{Hook, Instance, LoadError, Map, RunConfig, SourceLine, jit};
@@ -204,6 +204,18 @@ impl Program {
         // A question mark says that a loader should not load it unasked (libbpf).
         let section = self.section().trim_start_matches('?');
         section == "xdp.frags" || section.starts_with("xdp.frags/")
+    }
+
+    /// Whether it, or a program of its object that it may call as its tail, asks for the host's routes
+    /// ([`crate::Instance::set_routes`]).
+    pub fn wants_routes(&self) -> bool {
+        const FIB_LOOKUP: i32 = 69;
+        const CHECK_MTU: i32 = 163;
+        let asks = |i: &Insn| {
+            i.code == insn::CALL && i.src == insn::CALL_HELPER && matches!(i.imm, FIB_LOOKUP | CHECK_MTU)
+        };
+        let mut bodies = self.collection._bodies.iter().chain([&self.body]);
+        bodies.any(|body| body.insns.iter().any(asks))
     }
 
     /// Instruction slots of the linked program.

@@ -1,6 +1,7 @@
 //! Map definitions: BTF maps in `.maps`, the older structs in `maps`, and data sections as arrays of one value.
 
 use super::btf::{Btf, Kind};
+use super::kconfig::Variable;
 use crate::LoadError;
 use crate::maps::{BPF_F_RDONLY_PROG, MapDef, MapType};
 
@@ -24,6 +25,8 @@ pub(crate) struct ObjectMap {
     pub unsupported: Option<u32>,
     /// Its definition asks for `LIBBPF_PIN_BY_NAME`.
     pub pinned: bool,
+    /// What the values in `.kconfig` are.
+    pub kconfig: Vec<Variable>,
 }
 
 /// The error of a program that names a map of a type that is not supported.

@@ -1,6 +1,7 @@
 //! What an ELF object says: programs, maps, globals. Memory and time stay in proportion to the file's size.
 
 pub(crate) mod btf;
+pub(crate) mod kconfig;
 pub(crate) mod mapdefs;
 
 use std::collections::{HashMap, HashSet};
@@ -311,6 +312,7 @@ fn parse(data: &[u8]) -> Result<Object, LoadError> {
                     lock: parsed.lock,
                     unsupported: parsed.unsupported,
                     pinned: parsed.pinned,
+                    kconfig: Vec::new(),
                 });
             }
             if len > 0 && !maps.iter().any(|m| m.section == index) {
@@ -340,10 +342,34 @@ fn parse(data: &[u8]) -> Result<Object, LoadError> {
                 lock: None,
                 unsupported: None,
                 pinned: false,
+                kconfig: Vec::new(),
             });
         }
     }
 
+    let undefined = |name: &str| {
+        let symbol = symbols
+            .iter()
+            .find(|s| s.section == usize::from(SHN_UNDEF.0) && s.name == name);
+        symbol.map(|s| s.weak)
+    };
+    let (kconfig, size) = kconfig::variables(&btf, undefined);
+    if !kconfig.is_empty() {
+        maps.push(ObjectMap {
+            def: data_map(".kconfig", size as u32),
+            // No section of the file holds them.
+            section: usize::MAX,
+            offset: 0,
+            initial: None,
+            data: true,
+            inner: None,
+            values_at: None,
+            lock: None,
+            unsupported: None,
+            pinned: false,
+            kconfig,
+        });
+    }
     let places = Places::new(&maps, &code);
     let mut inits = Vec::new();
     for section in sections.iter() {
@@ -418,6 +444,14 @@ fn parse(data: &[u8]) -> Result<Object, LoadError> {
                 size: s.size as usize,
             })
         })
+        .chain(maps.iter().enumerate().flat_map(|(map, m)| {
+            m.kconfig.iter().map(move |v| Global {
+                name: v.name.clone(),
+                map,
+                offset: v.offset,
+                size: v.size,
+            })
+        }))
         .collect();
     let supported = maps.iter().filter(|m| m.unsupported.is_none());
     let defs = supported.map(|m| m.def.clone()).collect();
@@ -462,6 +496,7 @@ fn legacy_section(
         maps.push(ObjectMap {
             def,
             unsupported,
+            kconfig: Vec::new(),
             section: index,
             offset: symbol.value,
             initial: None,
@@ -477,6 +512,7 @@ fn legacy_section(
 
 /// What lies where, for relocations.
 struct Places {
+    kconfig: HashMap<String, (usize, u64)>,
     data: HashMap<usize, usize>,
     maps: HashMap<(usize, u64), usize>,
     code: HashMap<usize, usize>,
@@ -486,6 +522,13 @@ impl Places {
     fn new(maps: &[ObjectMap], code: &[Code]) -> Places {
         let indexed = || maps.iter().enumerate();
         Places {
+            kconfig: indexed()
+                .flat_map(|(i, m)| {
+                    m.kconfig
+                        .iter()
+                        .map(move |v| (v.name.clone(), (i, v.offset as u64)))
+                })
+                .collect(),
             data: indexed()
                 .filter(|(_, m)| m.data)
                 .map(|(i, m)| (m.section, i))
@@ -500,6 +543,12 @@ impl Places {
 
     fn target_of(&self, symbol: &Symbol) -> Option<Target> {
         if symbol.section == usize::from(SHN_UNDEF.0) {
+            if let Some((map, offset)) = self.kconfig.get(&symbol.name) {
+                return Some(Target::Data {
+                    map: *map,
+                    offset: *offset,
+                });
+            }
             return Some(Target::Extern {
                 name: symbol.name.clone(),
                 weak: symbol.weak,

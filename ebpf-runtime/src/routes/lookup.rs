@@ -150,6 +150,7 @@ impl Routes {
         let output = flags & OUTPUT != 0;
         let mut flow = Flow {
             v6,
+            by_source: !v6 || !output,
             src: params.address(SOURCE),
             dst: params.address(DESTINATION),
             iif: if output { LOOPBACK } else { link.index },

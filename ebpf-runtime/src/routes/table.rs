@@ -9,6 +9,8 @@ use super::{Hop, Route, RouteKind, Rule, RuleAction, TABLE_DEFAULT, TABLE_LOCAL,
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Flow {
     pub v6: bool,
+    /// Whether rules about sources are asked; IPv6 does not for the host's own packets (`RT6_LOOKUP_F_HAS_SADDR`).
+    pub by_source: bool,
     pub src: u128,
     pub dst: u128,
     pub iif: u32,
@@ -250,7 +252,8 @@ impl Resolved {
         };
         let between =
             |range: Option<(u16, u16)>, port: u16| range.is_none_or(|(lo, hi)| (lo..=hi).contains(&port));
-        inside(rule.from, flow.src)
+        (flow.by_source || rule.from.is_none())
+            && inside(rule.from, flow.src)
             && inside(rule.to, flow.dst)
             && self.iif.is_none_or(|i| i == flow.iif)
             && self.oif.is_none_or(|i| i == flow.oif)

@@ -32,7 +32,7 @@ pub struct Corpus {
 }
 
 /// Changes when objects are compiled otherwise, so that cached ones are not used.
-const REVISION: u32 = 2;
+const REVISION: u32 = 3;
 const SOURCE: &str = "linux-source-6.12";
 /// The parts of the kernel's tree that are unpacked.
 const PARTS: [&str; 4] = [
@@ -47,7 +47,8 @@ const TYPES_H: &str = "#include <linux/types.h>\n\
     typedef __s8 s8;\ntypedef __s16 s16;\ntypedef __s32 s32;\ntypedef __s64 s64;\n\
     #define __force\n\
     #define htons(x) __builtin_bswap16(x)\n#define ntohs(x) __builtin_bswap16(x)\n\
-    #define memcpy __builtin_memcpy\n\
+    #define cpu_to_be32(x) __builtin_bswap32(x)\n\
+    #define memcpy __builtin_memcpy\n#define memset __builtin_memset\n\
     #define max(a, b) ((a) > (b) ? (a) : (b))\n\
     #define AF_INET 2\n#define AF_INET6 10\n\
     #include <linux/tcp.h>\n#include <linux/udp.h>\n";

@@ -451,6 +451,11 @@ fn instance(
         source: Box::new(source),
     })?;
     instance.set_hints(layout);
+    if info.program.wants_routes()
+        && let Some(feed) = crate::routes::host()
+    {
+        instance.set_routes(feed);
+    }
     Ok(instance)
 }
 

@@ -8,8 +8,8 @@ mod convert;
 mod dump;
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -93,6 +93,19 @@ impl HostRoutes {
     pub fn feed(&self) -> &RouteFeed {
         &self.feed
     }
+}
+
+/// The routes of this process's host, followed from the first time that a program asks for them; `None`, once told in the
+/// log, where the kernel does not tell them.
+pub(crate) fn host() -> Option<&'static RouteFeed> {
+    static HOST: OnceLock<Option<HostRoutes>> = OnceLock::new();
+    let followed = HOST.get_or_init(|| {
+        let followed = HostRoutes::follow();
+        followed
+            .inspect_err(|error| tracing::warn!(%error, "bpf_fib_lookup will find no device"))
+            .ok()
+    });
+    followed.as_ref().map(HostRoutes::feed)
 }
 
 impl Drop for HostRoutes {

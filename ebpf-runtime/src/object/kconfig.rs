@@ -1,0 +1,207 @@
+//! `extern ... __kconfig`: variables that hold the kernel's configuration (libbpf's "extern Kconfig variables").
+//!
+//! They become one read-only data map, `.kconfig`. Their values come from [`crate::Loader::global`], else from what is known of
+//! the host: its version, and the configuration that distributions put into `/boot`.
+
+use std::collections::HashMap;
+
+use super::btf::{Btf, Kind};
+use crate::LoadError;
+
+/// One variable.
+#[derive(Debug, Clone)]
+pub(crate) struct Variable {
+    pub name: String,
+    pub offset: usize,
+    pub size: usize,
+    /// Weak ones are 0 when nobody knows a value.
+    pub weak: bool,
+    form: Form,
+}
+
+/// How a value is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// 1 for `y` and `m`.
+    Bool,
+    /// `enum libbpf_tristate`, or a number.
+    Number,
+    /// The letter.
+    Char,
+    Text,
+}
+
+/// The variables that the BTF of an object lists, laid out one after the other; `weak` tells of each symbol. With it the
+/// bytes they take together.
+pub(crate) fn variables(btf: &Btf, weak: impl Fn(&str) -> Option<bool>) -> (Vec<Variable>, usize) {
+    let mut out = Vec::new();
+    let mut end = 0usize;
+    for (name, ty) in btf.section_vars(".kconfig") {
+        let (Some(weak), Some(size)) = (weak(&name), btf.size_of(ty)) else {
+            continue;
+        };
+        let size = size as usize;
+        // Larger ones would be no configuration.
+        if size == 0 || size > 1 << 12 || out.len() > 1 << 10 {
+            continue;
+        }
+        let form = match btf.resolve(ty) {
+            Some(t) => match &t.kind {
+                Kind::Array { .. } => Form::Text,
+                _ if btf.string(t.name) == "_Bool" => Form::Bool,
+                _ if btf.string(t.name) == "char" => Form::Char,
+                _ => Form::Number,
+            },
+            None => continue,
+        };
+        let align = if form == Form::Text {
+            1
+        } else {
+            size.next_power_of_two().min(8)
+        };
+        let offset = end.next_multiple_of(align);
+        end = offset + size;
+        out.push(Variable {
+            name,
+            offset,
+            size,
+            weak,
+            form,
+        });
+    }
+    (out, end)
+}
+
+/// What is known of the host.
+pub(crate) struct Host {
+    version: u32,
+    settings: HashMap<String, String>,
+}
+
+impl Host {
+    /// Asks it.
+    pub fn ask() -> Host {
+        let uname = rustix::system::uname();
+        let release = uname.release().to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(format!("/boot/config-{release}")).unwrap_or_default();
+        Host::of(&release, &text)
+    }
+
+    fn of(release: &str, config: &str) -> Host {
+        let mut parts = release
+            .split(|c: char| !c.is_ascii_digit())
+            .map(|p| p.parse::<u32>().unwrap_or(0));
+        let mut part = || parts.next().unwrap_or(0);
+        let settings = config
+            .lines()
+            .filter_map(|l| l.trim().split_once('='))
+            .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Host {
+            // KERNEL_VERSION() of linux/version.h.
+            version: part() << 16 | part() << 8 | part().min(255),
+            settings: settings.collect(),
+        }
+    }
+
+    /// Writes a variable's value into its place.
+    pub fn put(&self, variable: &Variable, contents: &mut [u8]) -> Result<(), LoadError> {
+        let place = contents.get_mut(variable.offset..variable.offset + variable.size);
+        let bytes = self.value(variable).zip(place);
+        match bytes {
+            Some((bytes, place)) if bytes.len() == place.len() => {
+                place.copy_from_slice(&bytes);
+                Ok(())
+            }
+            _ if variable.weak => Ok(()),
+            _ => Err(LoadError::Unsupported(format!(
+                "the object wants `{}` of the kernel's configuration, which is not known here; give it a value \
+                 (Loader::global), or declare it __weak",
+                variable.name
+            ))),
+        }
+    }
+
+    fn value(&self, variable: &Variable) -> Option<Vec<u8>> {
+        let number = |n: u64| {
+            let bytes = n.to_le_bytes();
+            let fits = variable.size >= 8 || n >> (8 * variable.size) == 0;
+            let mut out = bytes.get(..variable.size.min(8))?.to_vec();
+            out.resize(variable.size, 0);
+            fits.then_some(out)
+        };
+        if variable.name == "LINUX_KERNEL_VERSION" {
+            return number(self.version.into());
+        }
+        let text = self.settings.get(&variable.name)?;
+        match (variable.form, text.as_str()) {
+            (Form::Bool, "y" | "m") => number(1),
+            (Form::Number, "y") => number(1),
+            (Form::Number, "m") => number(2),
+            (Form::Char, letter) => number(u64::from(*letter.as_bytes().first()?)),
+            (Form::Number, text) => {
+                let parsed = match text.strip_prefix("0x") {
+                    Some(hex) => u64::from_str_radix(hex, 16),
+                    None => text.parse(),
+                };
+                number(parsed.ok()?)
+            }
+            (Form::Text, text) => {
+                let inner = text.strip_prefix('"')?.strip_suffix('"')?;
+                let mut out = inner.as_bytes().to_vec();
+                // Cut to fit, with the final zero that a string has.
+                out.truncate(variable.size.saturating_sub(1));
+                out.resize(variable.size, 0);
+                Some(out)
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variable(name: &str, size: usize, form: Form, weak: bool) -> Variable {
+        Variable {
+            name: name.into(),
+            offset: 0,
+            size,
+            weak,
+            form,
+        }
+    }
+
+    #[test]
+    fn values_are_written_as_their_variable_s_type_wants() {
+        let config = "# comment\nCONFIG_HZ=250\nCONFIG_NET=y\nCONFIG_VETH=m\nCONFIG_NAME=\"long name\"\nCONFIG_BASE=0xff00\n";
+        let host = Host::of("6.12.9-amd64", config);
+        let value = |name, size, form| {
+            let mut out = vec![0; size];
+            host.put(&variable(name, size, form, false), &mut out)
+                .map(|()| out)
+        };
+        assert_eq!(
+            value("LINUX_KERNEL_VERSION", 4, Form::Number).unwrap(),
+            [9, 12, 6, 0]
+        );
+        assert_eq!(value("CONFIG_HZ", 8, Form::Number).unwrap(), 250u64.to_le_bytes());
+        assert_eq!(value("CONFIG_NET", 1, Form::Bool).unwrap(), [1]);
+        assert_eq!(value("CONFIG_NET", 1, Form::Char).unwrap(), [b'y']);
+        assert_eq!(value("CONFIG_VETH", 4, Form::Number).unwrap(), [2, 0, 0, 0]);
+        assert_eq!(value("CONFIG_NAME", 5, Form::Text).unwrap(), *b"long\0");
+        assert_eq!(value("CONFIG_BASE", 2, Form::Number).unwrap(), [0, 0xff]);
+        assert!(value("CONFIG_BASE", 1, Form::Number).is_err(), "it does not fit");
+        let missing = value("CONFIG_NOT_THERE", 4, Form::Number)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            missing.contains("CONFIG_NOT_THERE") && missing.contains("__weak"),
+            "{missing}"
+        );
+        let mut out = [7];
+        host.put(&variable("CONFIG_NOT_THERE", 1, Form::Bool, true), &mut out)
+            .unwrap();
+        assert_eq!(out, [7], "left as it was");
+    }
+}
