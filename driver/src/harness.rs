@@ -16,7 +16,7 @@ use millrace_nic_models::ixgbe::regs;
 
 use crate::bus::{BusError, Device, MappedArea, MmapArea, RegionInfo, Registers};
 use crate::ixgbe::{RxParts, RxRing, TxParts, TxRing, hints};
-use crate::mem::{AllocOptions, BufferLayout, DescriptorRing16, DmaMemory, PageSize, Region};
+use crate::mem::{AllocOptions, BufferLayout, DescriptorRing16, DmaMemory, FreeStack, PageSize, Region};
 use crate::port::{PortConfig, PortError, rx_buffer_len};
 use crate::queue::{PortShared, RxFamily, RxQueue, TxFamily, TxQueue};
 use crate::simd::CpuPath;
@@ -42,6 +42,8 @@ pub struct HarnessConfig {
     pub forward_only: bool,
     /// The code that the queues run for every packet.
     pub path: CpuPath,
+    /// What lies in every buffer at first, where received data begins; a played NIC that only writes descriptors receives it.
+    pub frame: Vec<u8>,
 }
 
 impl Default for HarnessConfig {
@@ -53,6 +55,7 @@ impl Default for HarnessConfig {
             page: PageSize::Small,
             forward_only: false,
             path: CpuPath::best(),
+            frame: Vec::new(),
         }
     }
 }
@@ -73,6 +76,8 @@ pub struct Harness {
 pub struct RxNic {
     ring: DescriptorRing16,
     registers: MappedArea,
+    /// Offset of the queue's tail register.
+    tail: u32,
     head: u32,
     wire: Wire,
 }
@@ -82,6 +87,8 @@ pub struct RxNic {
 pub struct TxNic {
     ring: DescriptorRing16,
     registers: MappedArea,
+    /// Offset of the queue's tail register.
+    tail: u32,
     head: u32,
     wire: Wire,
 }
@@ -134,26 +141,65 @@ pub enum HarnessError {
 impl Harness {
     /// A played NIC with one queue pair of ring sizes and buffers as `config` says; all RX descriptors are posted.
     pub fn new(config: &HarnessConfig) -> Result<(Harness, RxQueue, TxQueue), PortError> {
+        let (device, region) = (Arc::new(Played::new()?), Harness::region_for(config)?);
+        let shared = PortShared::new(device.clone());
+        Harness::on(config, &region, &device, &shared, 0)
+    }
+
+    /// `n` queue pairs of one port, which share its buffers; the halves of the played NIC that serve them can go to threads
+    /// of their own. `config` says what one queue pair has.
+    pub fn several(config: &HarnessConfig, n: u16) -> Result<Vec<(Harness, RxQueue, TxQueue)>, PortError> {
+        let region = Harness::region_for(&HarnessConfig {
+            buffers: config.buffers.saturating_mul(u32::from(n)),
+            ..config.clone()
+        })?;
+        let device = Arc::new(Played::new()?);
+        let shared = PortShared::new(device.clone());
+        (0..n)
+            .map(|id| Harness::on(config, &region, &device, &shared, id))
+            .collect()
+    }
+
+    fn region_for(config: &HarnessConfig) -> Result<Arc<Region>, PortError> {
         let layout = BufferLayout::new(config.buffers);
-        let options = |name: &str| AllocOptions {
+        let options = AllocOptions {
             page: config.page,
             numa: None,
-            name: name.to_owned(),
+            name: "harness-buffers".to_owned(),
         };
-        let memory = Arc::new(DmaMemory::alloc(layout.bytes(), &options("harness-buffers"))?);
-        let region = Region::new(memory.clone(), layout)?;
+        let memory = Arc::new(DmaMemory::alloc(layout.bytes(), &options)?);
+        let region = Region::new(memory, layout)?;
+        if !config.frame.is_empty() {
+            lay(&region, &config.frame);
+        }
+        Ok(region)
+    }
+
+    /// Queue pair `id` of a port.
+    fn on(
+        config: &HarnessConfig,
+        region: &Arc<Region>,
+        device: &Arc<Played>,
+        shared: &Arc<PortShared>,
+        id: u16,
+    ) -> Result<(Harness, RxQueue, TxQueue), PortError> {
+        let (layout, memory) = (*region.layout(), region.memory().clone());
+        let options = AllocOptions {
+            page: config.page,
+            numa: None,
+            name: "harness-rings".to_owned(),
+        };
         let rx_bytes = DescriptorRing16::bytes(config.rx_ring);
         let ring_bytes = rx_bytes + DescriptorRing16::bytes(config.tx_ring);
-        let rings = Arc::new(DmaMemory::alloc(ring_bytes, &options("harness-rings"))?);
-        let device = Arc::new(Played::new()?);
+        let rings = Arc::new(DmaMemory::alloc(ring_bytes, &options)?);
         let registers = Registers::open(device.clone(), 0)?;
-        let shared = PortShared::new(device.clone());
+        let (rdt, tdt) = (regs::RDT.at(u32::from(id)), regs::TDT.at(u32::from(id)));
         let rx_ring = || DescriptorRing16::new(rings.clone(), 0, config.rx_ring);
         let tx_ring = || DescriptorRing16::new(rings.clone(), rx_bytes, config.tx_ring);
         let mut rx = RxRing::new(RxParts {
-            id: 0,
+            id,
             ring: rx_ring()?,
-            doorbell: registers.doorbell(regs::RDT.at(0))?,
+            doorbell: registers.doorbell(rdt)?,
             region: region.clone(),
             iova: BUFFERS_AT,
             buffer_len: rx_buffer_len(&layout),
@@ -163,9 +209,9 @@ impl Harness {
             path: config.path,
         });
         let tx = TxRing::new(TxParts {
-            id: 0,
+            id,
             ring: tx_ring()?,
-            doorbell: registers.doorbell(regs::TDT.at(0))?,
+            doorbell: registers.doorbell(tdt)?,
             region: region.clone(),
             iova: BUFFERS_AT,
             shared: shared.clone(),
@@ -184,17 +230,19 @@ impl Harness {
             rx: RxNic {
                 ring: rx_ring()?,
                 registers: area.clone(),
+                tail: rdt,
                 head: 0,
                 wire: wire.clone(),
             },
             tx: TxNic {
                 ring: tx_ring()?,
                 registers: area,
+                tail: tdt,
                 head: 0,
                 wire,
             },
-            region,
-            shared,
+            region: region.clone(),
+            shared: shared.clone(),
         };
         Ok((
             harness,
@@ -230,6 +278,20 @@ impl Harness {
     }
 }
 
+/// Writes a frame, as far as it fits, into every buffer of a region.
+fn lay(region: &Arc<Region>, frame: &[u8]) {
+    let layout = *region.layout();
+    let len = frame.len().min(usize::from(rx_buffer_len(&layout)));
+    let mut stack = FreeStack::new(region.clone());
+    let mut all = Vec::new();
+    while let Some(mut handle) = stack.pop() {
+        handle.set_data(layout.headroom, len as u16);
+        region.data_mut(&mut handle).copy_from_slice(&frame[..len]);
+        all.push(handle);
+    }
+    stack.push_all(all);
+}
+
 /// What is left of a [`Harness`] whose halves went to other threads.
 #[derive(Debug)]
 pub struct Closer {
@@ -261,7 +323,7 @@ pub fn good(len: u16) -> WriteBack {
 impl RxNic {
     /// Descriptors that the driver has posted and the NIC has not used.
     pub fn posted(&self) -> u32 {
-        let tail = self.registers.read32(u64::from(regs::RDT.at(0))).unwrap_or(0);
+        let tail = self.registers.read32(u64::from(self.tail)).unwrap_or(0);
         // Pairs with the fence in the doorbell.
         fence(Ordering::Acquire);
         tail.wrapping_sub(self.head) & (self.ring.size() - 1)
@@ -340,7 +402,7 @@ impl RxNic {
 impl TxNic {
     /// Descriptors that the driver has sent and the NIC has not taken.
     pub fn queued(&self) -> u32 {
-        let tail = self.registers.read32(u64::from(regs::TDT.at(0))).unwrap_or(0);
+        let tail = self.registers.read32(u64::from(self.tail)).unwrap_or(0);
         fence(Ordering::Acquire);
         tail.wrapping_sub(self.head) & (self.ring.size() - 1)
     }

@@ -208,6 +208,15 @@ impl Doorbell {
         }
     }
 
+    /// Where a mapped register lies, for tests of the layout.
+    #[cfg(all(test, feature = "models"))]
+    pub(crate) fn addresses(&self) -> std::ops::Range<usize> {
+        match &self.0 {
+            Bell::Mapped { at, .. } => at.as_ptr() as usize..at.as_ptr() as usize + 4,
+            _ => 0..0,
+        }
+    }
+
     /// True when ringing is a plain store.
     pub fn is_mapped(&self) -> bool {
         !matches!(self.0, Bell::Device { .. })

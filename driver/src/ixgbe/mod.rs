@@ -10,6 +10,8 @@ mod eeprom;
 mod filters;
 pub(crate) mod hints;
 mod irq;
+#[cfg(all(test, feature = "models"))]
+mod layout;
 mod link;
 mod queues;
 mod rss;

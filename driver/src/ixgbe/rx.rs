@@ -389,6 +389,20 @@ impl RxRing {
         }
     }
 
+    /// Everything that receiving writes, as addresses, for the layout's test.
+    #[cfg(all(test, feature = "models"))]
+    pub(crate) fn written(&mut self) -> Vec<(&'static str, std::ops::Range<usize>)> {
+        let at = std::ptr::from_ref(self) as usize;
+        let mut written = vec![
+            ("rx queue", at..at + size_of::<RxRing>()),
+            ("rx descriptors", self.ring.addresses()),
+            ("rx record", self.shadow.addresses()),
+            ("rx doorbell", self.doorbell.addresses()),
+        ];
+        written.extend(self.free.addresses().map(|range| ("rx free stack", range)));
+        written
+    }
+
     pub(crate) fn id(&self) -> u16 {
         self.id
     }

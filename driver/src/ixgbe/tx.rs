@@ -19,6 +19,8 @@ const PAYLEN: u32 = 46;
 
 /// A status report is asked for at the end of the frame that makes so many descriptors since the last one.
 const REPORT: u32 = 32;
+/// Descriptors of the largest ring that a port opens.
+const MAX_RING: u32 = 4096;
 /// The hardware takes no shorter frame, even when it pads (Linux pads to this in software as well).
 const MIN_FRAME: u32 = 17;
 /// Longest frame without segmentation: MAXFRS ends at 15.5 KiB less FCS (datasheet 8.2.3.22.13).
@@ -58,28 +60,30 @@ pub(crate) struct TxRing {
     place: Placement,
     ring: DescriptorRing16,
     shadow: Shadow,
-    marks: Marks,
     free: FreeStack,
     doorbell: Doorbell,
     stats: TxStats,
     /// Context the device holds in slot 0, if it holds any.
     context: Option<[u64; 2]>,
+    marks: Marks,
 }
 
-/// Descriptors that were asked to report, oldest first. At most one in [`REPORT`] plus one a submit with none
-/// outstanding, so a quarter of the ring is room enough.
+/// Descriptors that were asked to report, oldest first: at most one in [`REPORT`] of the largest ring, plus one of a submit
+/// with none outstanding. In the queue itself, so that nobody else's memory shares its cache lines.
 #[derive(Debug)]
 struct Marks {
-    slots: Box<[u32]>,
+    slots: [u32; MARKS],
     head: u32,
     tail: u32,
 }
 
+const MARKS: usize = 256;
+const _: () = assert!(MARKS.is_power_of_two() && MARKS > (MAX_RING / REPORT) as usize + 1);
+
 impl Marks {
-    fn new(ring: u32) -> Marks {
-        let size = (ring / 4).next_power_of_two().max(4);
+    fn new() -> Marks {
         Marks {
-            slots: vec![0; size as usize].into_boxed_slice(),
+            slots: [0; MARKS],
             head: 0,
             tail: 0,
         }
@@ -87,20 +91,16 @@ impl Marks {
 
     #[inline]
     fn push(&mut self, at: u32) {
-        let mask = self.slots.len() - 1;
-        if let Some(slot) = self.slots.get_mut(self.tail as usize & mask) {
-            *slot = at;
-        }
+        self.slots[self.tail as usize % MARKS] = at;
         self.tail = self.tail.wrapping_add(1);
     }
 
     #[inline]
     fn first(&self) -> Option<u32> {
-        let mask = self.slots.len() - 1;
         if self.head == self.tail {
             None
         } else {
-            self.slots.get(self.head as usize & mask).copied()
+            Some(self.slots[self.head as usize % MARKS])
         }
     }
 
@@ -138,7 +138,7 @@ impl TxRing {
         TxRing {
             plan: TxPlan::new(&region, place, describe),
             shadow: Shadow::new(ring.size() as usize),
-            marks: Marks::new(ring.size()),
+            marks: Marks::new(),
             ring,
             clean: 0,
             tail: 0,
@@ -469,6 +469,20 @@ impl TxRing {
     #[inline]
     pub(crate) fn space(&self) -> usize {
         self.room() as usize
+    }
+
+    /// Everything that sending writes, as addresses, for the layout's test.
+    #[cfg(all(test, feature = "models"))]
+    pub(crate) fn written(&mut self) -> Vec<(&'static str, std::ops::Range<usize>)> {
+        let at = std::ptr::from_ref(self) as usize;
+        let mut written = vec![
+            ("tx queue", at..at + size_of::<TxRing>()),
+            ("tx descriptors", self.ring.addresses()),
+            ("tx record", self.shadow.addresses()),
+            ("tx doorbell", self.doorbell.addresses()),
+        ];
+        written.extend(self.free.addresses().map(|range| ("tx free stack", range)));
+        written
     }
 
     pub(crate) fn id(&self) -> u16 {

@@ -6,10 +6,20 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+#[cfg(target_arch = "x86_64")]
+use std::mem::MaybeUninit;
+
 use super::depot::Depot;
 use super::handle::{MAX_REGION, Tag};
 use super::stack::Level;
 use super::{DmaMemory, Handle, MemError, MemoryProvider};
+use crate::simd::CpuPath;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{STEP, avx2};
+
+/// Handles that are looked at at once.
+#[cfg(target_arch = "x86_64")]
+const HEADS: usize = 64;
 
 /// How a region's buffers look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,9 +213,50 @@ impl Region {
         &mut buffer[off..off + len]
     }
 
+    /// Calls `f` with the data of those of `slots` that hold a single-buffer frame of this region, in order.
+    #[inline]
+    pub fn for_each_head(&self, slots: &mut [Option<Handle>], path: CpuPath, mut f: impl FnMut(&mut [u8])) {
+        let mut done = 0;
+        #[cfg(target_arch = "x86_64")]
+        if path.has_avx2() && slots.len() >= STEP {
+            let mut starts = [const { MaybeUninit::<u64>::uninit() }; HEADS];
+            for slots in slots.chunks_mut(HEADS) {
+                // SAFETY: the path says that there is AVX2; `slots` is borrowed mutably and not longer than `starts`.
+                let n = unsafe {
+                    avx2::heads(
+                        slots.len(),
+                        slots.as_ptr().cast(),
+                        starts.as_mut_ptr().cast(),
+                        self.first_tag().bits(),
+                        Tag::MAX_INDEX,
+                        self.layout.stride,
+                    )
+                };
+                let base = self.base.as_ptr();
+                for (start, slot) in starts[..n.min(HEADS)].iter().zip(&slots[..n.min(HEADS)]) {
+                    // SAFETY: the first `n` slots hold handles of this region whose data lies inside their buffers, and `starts`
+                    // says where, from the region's first byte on. As in `buffer_mut`, each is mutably borrowed for as long
+                    // as its slice lives.
+                    f(unsafe {
+                        let len = usize::from(slot.as_ref().unwrap_unchecked().len);
+                        let start = start.assume_init() as usize;
+                        std::slice::from_raw_parts_mut(base.add(start), len)
+                    });
+                }
+                done += n;
+                if n < slots.len() {
+                    break;
+                }
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = path;
+        self.heads(&mut slots[done..]).for_each(f);
+    }
+
     /// The data of those of `slots` that hold a single-buffer frame of this region, in order.
     #[inline]
-    pub fn heads<'a>(&'a self, slots: &'a mut [Option<Handle>]) -> Heads<'a> {
+    fn heads<'a>(&'a self, slots: &'a mut [Option<Handle>]) -> Heads<'a> {
         Heads {
             base: self.base,
             stride: self.layout.stride,
@@ -262,7 +313,7 @@ impl Region {
 }
 
 /// The data of several handles at once: see [`Region::heads`].
-pub struct Heads<'a> {
+struct Heads<'a> {
     base: NonNull<u8>,
     stride: u32,
     first: Tag,

@@ -129,6 +129,13 @@ impl<const Q: usize> Ring<Q> {
         (self.base, self.mask)
     }
 
+    /// Where the ring lies in this process, for tests of the layout.
+    #[cfg(all(test, feature = "models"))]
+    pub(crate) fn addresses(&self) -> std::ops::Range<usize> {
+        let at = self.base.as_ptr() as usize;
+        at..at + Self::bytes(self.size())
+    }
+
     /// Zeroes the ring.
     pub fn clear(&self) {
         (0..self.size()).for_each(|slot| self.put(slot, [0; Q]));

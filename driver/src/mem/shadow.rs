@@ -101,6 +101,13 @@ impl Shadow {
         }
     }
 
+    /// Where the record lies, for tests of the layout.
+    #[cfg(all(test, feature = "models"))]
+    pub(crate) fn addresses(&self) -> std::ops::Range<usize> {
+        let range = self.slots().as_ptr_range();
+        range.start as usize..range.end as usize
+    }
+
     /// Takes every buffer out.
     pub fn drain(&mut self) -> impl Iterator<Item = Handle> + '_ {
         self.slots_mut()

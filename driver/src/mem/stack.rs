@@ -10,7 +10,7 @@ use super::handle::Tag;
 use super::{Handle, Region, Shadow};
 use crate::simd::CpuPath;
 #[cfg(target_arch = "x86_64")]
-use crate::simd::avx2;
+use crate::simd::{STEP, avx2};
 
 /// Blocks a stack keeps before it brings one back to the depot, and so fetches none while it has some.
 const BLOCKS: usize = 8;
@@ -153,6 +153,7 @@ impl FreeStack {
         let (mut at, slots_len) = (0, slots.len());
         #[cfg(target_arch = "x86_64")]
         if path.has_avx2()
+            && slots_len >= STEP
             && let Some(out) = self.items.get_mut(self.len..self.len + slots.len())
         {
             // SAFETY: the path says that there is AVX2; both slices are as long as `slots`, and borrowed mutably.
@@ -214,6 +215,7 @@ impl FreeStack {
         let mut quick = 0;
         #[cfg(target_arch = "x86_64")]
         if path.has_avx2()
+            && chunk.len() >= 2 * STEP
             && let Some(out) = self.items.get_mut(self.len..self.len + chunk.len())
         {
             // SAFETY: the path says that there is AVX2; both slices are as long as `chunk`, and borrowed mutably.
@@ -287,6 +289,19 @@ impl FreeStack {
         }
         self.len = 0;
         self.publish();
+    }
+
+    /// Where buffers and level lie, for tests of the layout.
+    #[cfg(all(test, feature = "models"))]
+    pub(crate) fn addresses(&self) -> [std::ops::Range<usize>; 2] {
+        let (items, level) = (
+            std::ptr::from_ref(&*self.items) as usize,
+            std::ptr::from_ref(&*self.level) as usize,
+        );
+        [
+            items..items + size_of::<[u32; CAPACITY]>(),
+            level..level + size_of::<Level>(),
+        ]
     }
 
     #[inline]

@@ -13,6 +13,8 @@ use super::tx::TxQueue;
 /// Buffers a batch holds.
 pub const BATCH: usize = 64;
 const SLOT: usize = BATCH - 1;
+/// Free buffers go from the TX queue to the RX queue so many at a time, which is seldom.
+const TRADE: usize = 4 * BATCH;
 
 /// The most buffers that one received frame may take; longer runs are dropped and counted.
 pub const MAX_RUN: usize = 16;
@@ -21,11 +23,16 @@ pub const MAX_RUN: usize = 16;
 /// queue that polls into it next, or to the region when it is cleared or dropped.
 ///
 /// A frame is a run of buffers, all but the last flagged `MORE`; nearly always it is one. Make one batch per
-/// worker and use it again and again: it is large and nothing in it is allocated per poll.
+/// worker and use it again and again: it is large and nothing in it is allocated per poll. It shares cache lines with nothing.
+#[repr(align(64))]
 pub struct RxBatch {
     region: Option<Arc<Region>>,
     /// Free buffers on their way from the TX queue to the RX queue of the same worker.
     spare: Option<FreeStack>,
+    /// A TX queue with so many free buffers gives them to `spare`.
+    trade_at: usize,
+    /// The code that runs for every frame.
+    path: CpuPath,
     /// Buffers in use: slots `0..used`.
     used: usize,
     /// At most so many slots still hold their buffer; 0 spares looking.
@@ -70,6 +77,8 @@ impl RxBatch {
         RxBatch {
             region: None,
             spare: None,
+            trade_at: usize::MAX,
+            path: CpuPath::SCALAR,
             used: 0,
             held: 0,
             frames: 0,
@@ -274,13 +283,13 @@ impl RxBatch {
 
     /// Calls `f` with the bytes of every frame still in the batch in its first buffer, in order.
     #[inline]
-    pub fn for_each_head(&mut self, mut f: impl FnMut(&mut [u8])) {
+    pub fn for_each_head(&mut self, f: impl FnMut(&mut [u8])) {
         if self.listed {
             self.split_frames_mut()
                 .filter_map(|v| v.buffer.get_mut(v.off..v.off + v.len))
                 .for_each(f);
         } else if let Some(region) = &self.region {
-            region.heads(&mut self.slots[..self.used]).for_each(&mut f);
+            region.for_each_head(&mut self.slots[..self.used], self.path, f);
         }
     }
 
@@ -327,6 +336,7 @@ impl RxBatch {
         self.clear_to(stack, path);
         self.rx_queue = rx_queue;
         self.units = units;
+        self.path = path;
         let known = self
             .region
             .as_ref()
@@ -341,6 +351,7 @@ impl RxBatch {
     pub(crate) fn begin_sending(&mut self, stack: &mut FreeStack, path: CpuPath) {
         self.clear_to(stack, path);
         self.units = 1;
+        self.path = path;
         if !self
             .region
             .as_ref()
@@ -362,8 +373,8 @@ impl RxBatch {
             }
             _ => self.adopt(stack.region()),
         }
-        // A pool that is dry is noticed by who needs a buffer.
-        stack.has(BATCH);
+        // A pool that is dry is noticed by who needs a buffer. Until it is not, whatever a TX queue gets back helps.
+        self.trade_at = if stack.has(BATCH) { TRADE } else { 1 };
     }
 
     /// From now on the batch holds buffers of `region`.
@@ -377,7 +388,7 @@ impl RxBatch {
     /// that receives and sends never goes to the depot.
     #[inline]
     pub(crate) fn trade(&mut self, stack: &mut FreeStack) {
-        if stack.len() >= BATCH {
+        if stack.len() >= self.trade_at {
             self.trade_full(stack);
         }
     }
@@ -390,6 +401,8 @@ impl RxBatch {
         {
             std::mem::swap(stack, spare);
         }
+        // Enough for the RX queue until it has taken these.
+        self.trade_at = usize::MAX;
     }
 
     /// Buffers that still fit.

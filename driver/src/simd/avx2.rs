@@ -37,8 +37,8 @@ pub(crate) unsafe fn exchange(
     let first = _mm_set1_epi32(k.first as i32);
     let zero = _mm256_setzero_si256();
     let mut lens = zero;
-    let mut at = 0;
-    while at + STEP <= n {
+    let (mut at, end) = (0, n - n % STEP);
+    while at != end {
         let (d01, d23): (__m256i, __m256i);
         // SAFETY: `at + 4` is at most `n`, and four descriptors are 64 bytes. The ring is aligned to 16 bytes.
         unsafe {
@@ -67,7 +67,7 @@ pub(crate) unsafe fn exchange(
         // Which of the four goes where does not matter, as long as descriptor and record say the same.
         // SAFETY: as above; `fresh` has `n` elements in front of it.
         let indices = unsafe { _mm_loadu_si128(fresh.sub(at + STEP).cast()) };
-        let addr = _mm256_mul_epu32(_mm256_cvtepu32_epi64(indices), stride);
+        let addr = times(_mm256_cvtepu32_epi64(indices), stride);
         let addr = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_add_epi64(addr, base));
         // SAFETY: as above. The four descriptors are done, so they are the driver's.
         unsafe {
@@ -113,68 +113,122 @@ pub(crate) unsafe fn send(
     let low = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
     let zero = _mm256_setzero_si256();
     let mut lens = zero;
-    let (mut at, mut upwards) = (0, 0);
-    let mut origin = slots;
-    while at + STEP <= n {
-        // SAFETY: `at + 4` is at most `n`.
-        let numbers = u32::from_le(unsafe { frames.add(at).cast::<u32>().read_unaligned() });
-        if numbers != upwards {
-            // Not the four behind the last ones.
-            let from = numbers as u8;
-            upwards = u32::from(from)
-                .wrapping_mul(0x0101_0101)
-                .wrapping_add(0x0302_0100);
-            if numbers != upwards {
+    let mut at = 0;
+    'runs: while at + STEP <= n {
+        // SAFETY: `at` is below `n`.
+        let from = unsafe { *frames.add(at) };
+        // The first four of a run that goes on upwards one by one, through as many places as there are.
+        let mut upwards = u32::from(from)
+            .wrapping_mul(0x0101_0101)
+            .wrapping_add(0x0302_0100);
+        let run = (n - at).min(places.saturating_sub(usize::from(from)));
+        let (start, end) = (at, at + run - run % STEP);
+        let mut slots = slots.wrapping_add(usize::from(from));
+        while at != end {
+            // SAFETY: `at + 4` is at most `n`.
+            if u32::from_le(unsafe { frames.add(at).cast::<u32>().read_unaligned() }) != upwards {
                 break;
             }
-            origin = slots.wrapping_add(usize::from(from)).wrapping_sub(at);
+            // So low a number carries nothing into the next byte.
+            upwards = upwards.wrapping_add(0x0404_0404);
+            let handles: __m256i;
+            // SAFETY: there are four places from here to the end of the run. In assembly because the upper half of an empty
+            // slot may never have been written; what is read there is not used.
+            unsafe {
+                asm!(
+                    "vmovdqu {h}, [{p}]",
+                    p = in(reg) slots,
+                    h = out(ymm_reg) handles,
+                    options(nostack, preserves_flags, readonly),
+                );
+            }
+            // The index, unless the slot is empty, goes on in the next, or holds another region's buffer.
+            let index = _mm256_xor_si256(handles, first);
+            let len = _mm256_and_si256(_mm256_srli_epi64::<32>(handles), short);
+            let off = _mm256_srli_epi64::<48>(handles);
+            let bad = _mm256_or_si256(
+                _mm256_cmpgt_epi32(_mm256_add_epi64(off, len), limit),
+                _mm256_cmpgt_epi32(least, len),
+            );
+            let bad = _mm256_or_si256(bad, _mm256_and_si256(index, foreign));
+            if _mm256_testz_si256(bad, bad) == 0 {
+                break 'runs;
+            }
+            lens = _mm256_add_epi64(lens, len);
+            let addr = _mm256_add_epi64(times(index, stride), _mm256_add_epi64(base, off));
+            let last = _mm256_add_epi64(_mm256_sll_epi64(len, shift), _mm256_add_epi64(bits, len));
+            let buffers = _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(handles, low));
+            // SAFETY: as above. The device has not been shown these descriptors.
+            unsafe {
+                put_crossed(
+                    ring.add(at),
+                    _mm256_unpacklo_epi64(addr, last),
+                    _mm256_unpackhi_epi64(addr, last),
+                );
+                _mm_storeu_si128(tags.add(at).cast(), buffers);
+                _mm256_storeu_si256(slots.cast(), zero);
+            }
+            at += STEP;
+            slots = slots.wrapping_add(STEP);
         }
-        // Four places from the first number on; so low a number carries nothing into the next byte.
-        if usize::from(numbers as u8) + STEP > places {
+        if at == start {
             break;
         }
-        upwards = upwards.wrapping_add(0x0404_0404);
-        let slots = origin.wrapping_add(at);
+    }
+    (at, sum(lens))
+}
+
+/// Finds the data of whole steps of frames of one buffer among `n` slots: writes to `starts` how many bytes from the region's
+/// first one on each begins. Gives how many. Stops in front of a step in which a slot is empty, goes on in the next, holds
+/// another region's buffer (a tag that is not `first` with an index up to `index`), or has data that leaves its buffer.
+///
+/// # Safety
+/// The processor has AVX2, both pointers are valid for `n` elements, slots empty or not, and nobody else uses them meanwhile.
+#[target_feature(enable = "avx2")]
+#[inline(never)]
+pub(crate) unsafe fn heads(
+    n: usize,
+    slots: *const u64,
+    starts: *mut u64,
+    first: u32,
+    index: u32,
+    stride: u32,
+) -> usize {
+    let all = |x: u32| _mm256_set1_epi64x(i64::from(x));
+    let (first, foreign, stride) = (all(first), all(!index), all(stride));
+    let low = all(0xffff);
+    let (mut at, end) = (0, n - n % STEP);
+    while at != end {
         let handles: __m256i;
-        // SAFETY: there are four handles from the first number on. In assembly because the upper half of an empty slot may never have
-        // been written; what is read there is not used.
+        // SAFETY: `at + 4` is at most `n`; in assembly as in `send`.
         unsafe {
             asm!(
                 "vmovdqu {h}, [{p}]",
-                p = in(reg) slots,
+                p = in(reg) slots.add(at),
                 h = out(ymm_reg) handles,
                 options(nostack, preserves_flags, readonly),
             );
         }
-        // The index, unless the slot is empty, goes on in the next, or holds another region's buffer.
-        let index = _mm256_xor_si256(handles, first);
-        let len = _mm256_and_si256(_mm256_srli_epi64::<32>(handles), short);
+        let indices = _mm256_xor_si256(handles, first);
+        let len = _mm256_and_si256(_mm256_srli_epi64::<32>(handles), low);
         let off = _mm256_srli_epi64::<48>(handles);
         let bad = _mm256_or_si256(
-            _mm256_cmpgt_epi32(_mm256_add_epi64(off, len), limit),
-            _mm256_cmpgt_epi32(least, len),
+            _mm256_cmpgt_epi64(_mm256_add_epi64(off, len), stride),
+            _mm256_and_si256(indices, foreign),
         );
-        let bad = _mm256_or_si256(bad, _mm256_and_si256(index, foreign));
         if _mm256_testz_si256(bad, bad) == 0 {
             break;
         }
-        lens = _mm256_add_epi64(lens, len);
-        let addr = _mm256_add_epi64(_mm256_mul_epu32(index, stride), _mm256_add_epi64(base, off));
-        let last = _mm256_add_epi64(_mm256_sll_epi64(len, shift), _mm256_add_epi64(bits, len));
-        let buffers = _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(handles, low));
-        // SAFETY: as above. The device has not been shown these descriptors.
+        // SAFETY: `at + 4` is at most `n`.
         unsafe {
-            put_crossed(
-                ring.add(at),
-                _mm256_unpacklo_epi64(addr, last),
-                _mm256_unpackhi_epi64(addr, last),
+            _mm256_storeu_si256(
+                starts.add(at).cast(),
+                _mm256_add_epi64(times(indices, stride), off),
             );
-            _mm_storeu_si128(tags.add(at).cast(), buffers);
-            _mm256_storeu_si256(slots.cast(), zero);
         }
         at += STEP;
     }
-    (at, sum(lens))
+    at
 }
 
 /// Moves whole steps of buffers out of at most `n` tags to `out`, as indices. Gives how many. Stops in front of a step in
@@ -187,8 +241,8 @@ pub(crate) unsafe fn send(
 pub(crate) unsafe fn recycle(n: usize, tags: *mut u32, out: *mut u32, first: u32, index: u32) -> usize {
     const TWICE: usize = 2 * STEP;
     let (first, foreign) = (_mm256_set1_epi32(first as i32), _mm256_set1_epi32(!index as i32));
-    let mut at = 0;
-    while at + TWICE <= n {
+    let (mut at, end) = (0, n - n % TWICE);
+    while at != end {
         // SAFETY: `at + 8` is at most `n`.
         unsafe {
             let indices = _mm256_xor_si256(_mm256_loadu_si256(tags.add(at).cast()), first);
@@ -213,8 +267,8 @@ pub(crate) unsafe fn keep(n: usize, slots: *mut u64, out: *mut u32, first: u32, 
     let all = |x: u32| _mm256_set1_epi64x(i64::from(x));
     let (first, foreign) = (all(first), all(!index));
     let low = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
-    let mut at = 0;
-    while at + STEP <= n {
+    let (mut at, end) = (0, n - n % STEP);
+    while at != end {
         let handles: __m256i;
         // SAFETY: `at + 4` is at most `n`; in assembly as in `send`.
         unsafe {
@@ -238,6 +292,25 @@ pub(crate) unsafe fn keep(n: usize, slots: *mut u64, out: *mut u32, first: u32, 
         at += STEP;
     }
     at
+}
+
+/// The products of the lower halves of quadwords. In assembly because the compiler makes a full multiplication of it, of
+/// five instructions, once it has lost sight of the upper halves being zero or ignored.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn times(a: __m256i, b: __m256i) -> __m256i {
+    let product;
+    // SAFETY: the function is only called where there is AVX2; the instruction touches nothing but its registers.
+    unsafe {
+        asm!(
+            "vpmuludq {p}, {a}, {b}",
+            p = lateout(ymm_reg) product,
+            a = in(ymm_reg) a,
+            b = in(ymm_reg) b,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    product
 }
 
 /// Stores four descriptors.
