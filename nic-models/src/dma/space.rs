@@ -31,7 +31,9 @@ pub struct DmaSpace {
     /// Sorted by `start`, disjoint.
     regions: Vec<Region>,
     backings: Vec<Option<Backing>>,
-    last_hit: Cell<usize>,
+    /// Where descriptors and words were found last, and where data was: a device goes to and fro between the two.
+    last_word: Cell<usize>,
+    last_data: Cell<usize>,
     enabled: bool,
 }
 
@@ -50,7 +52,8 @@ impl DmaSpace {
         DmaSpace {
             regions: Vec::new(),
             backings: Vec::new(),
-            last_hit: Cell::new(0),
+            last_word: Cell::new(0),
+            last_data: Cell::new(0),
             enabled: false,
         }
     }
@@ -164,7 +167,8 @@ impl DmaSpace {
         for index in gone {
             self.release(index);
         }
-        self.last_hit.set(0);
+        self.last_word.set(0);
+        self.last_data.set(0);
         bytes
     }
 
@@ -175,7 +179,8 @@ impl DmaSpace {
         });
         self.regions.clear();
         self.backings.clear();
-        self.last_hit.set(0);
+        self.last_word.set(0);
+        self.last_data.set(0);
         bytes
     }
 
@@ -186,7 +191,9 @@ impl DmaSpace {
             return len == 0;
         };
         loop {
-            let Some(r) = self.find(at) else { return false };
+            let Some(r) = self.find(at, &self.last_data) else {
+                return false;
+            };
             if r.host.is_null() || (prot.read && !r.prot.read) || (prot.write && !r.prot.write) {
                 return false;
             }
@@ -202,7 +209,7 @@ impl DmaSpace {
     pub fn read(&self, iova: u64, buf: &mut [u8]) -> Result<(), Fault> {
         let mut done = 0;
         while done < buf.len() {
-            let (host, room) = self.piece(iova, done, buf.len(), Prot::READ)?;
+            let (host, room) = self.piece(iova, done, buf.len(), Prot::READ, &self.last_data)?;
             let n = room.min(buf.len() - done);
             // SAFETY: `piece` returned an address with `room` mapped bytes behind it, alive as long as &self; `buf`
             // is ours and cannot overlap a client's file mapping. The client may write at the same time; then the
@@ -219,7 +226,7 @@ impl DmaSpace {
         if data.is_empty() {
             return Ok(());
         }
-        let (host, room) = self.piece(iova, 0, data.len(), WRITE)?;
+        let (host, room) = self.piece(iova, 0, data.len(), WRITE, &self.last_data)?;
         if room >= data.len() {
             // SAFETY: as in `read`, with write permission checked.
             unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), host, data.len()) };
@@ -233,7 +240,7 @@ impl DmaSpace {
         for pass in 0..2 {
             let mut done = 0;
             while done < data.len() {
-                let (host, room) = self.piece(iova, done, data.len(), WRITE)?;
+                let (host, room) = self.piece(iova, done, data.len(), WRITE, &self.last_data)?;
                 let n = room.min(data.len() - done);
                 if pass == 1 {
                     // SAFETY: as in `read`, with write permission checked.
@@ -349,8 +356,8 @@ impl DmaSpace {
     }
 
     #[inline]
-    fn find(&self, iova: u64) -> Option<&Region> {
-        if let Some(r) = self.regions.get(self.last_hit.get())
+    fn find(&self, iova: u64, last: &Cell<usize>) -> Option<&Region> {
+        if let Some(r) = self.regions.get(last.get())
             && r.start <= iova
             && iova <= r.last
         {
@@ -358,19 +365,26 @@ impl DmaSpace {
         }
         let at = self.regions.partition_point(|r| r.last < iova);
         let r = self.regions.get(at).filter(|r| r.start <= iova)?;
-        self.last_hit.set(at);
+        last.set(at);
         Some(r)
     }
 
     /// Host address of `iova + done` and how many bytes are mapped from there on.
     #[inline]
-    fn piece(&self, iova: u64, done: usize, len: usize, want: Prot) -> Result<(*mut u8, usize), Fault> {
+    fn piece(
+        &self,
+        iova: u64,
+        done: usize,
+        len: usize,
+        want: Prot,
+        last: &Cell<usize>,
+    ) -> Result<(*mut u8, usize), Fault> {
         let fault = |kind| Fault { iova, len, kind };
         if !self.enabled {
             return Err(fault(FaultKind::Disabled));
         }
         let at = iova.checked_add(done as u64).ok_or(fault(FaultKind::NotMapped))?;
-        let r = self.find(at).ok_or(fault(FaultKind::NotMapped))?;
+        let r = self.find(at, last).ok_or(fault(FaultKind::NotMapped))?;
         if (want.read && !r.prot.read) || (want.write && !r.prot.write) {
             return Err(fault(FaultKind::Permission));
         }
@@ -384,7 +398,7 @@ impl DmaSpace {
 
     #[inline]
     fn word(&self, iova: u64, size: usize, want: Prot) -> Result<*mut u8, Fault> {
-        let (host, room) = self.piece(iova, 0, size, want)?;
+        let (host, room) = self.piece(iova, 0, size, want, &self.last_word)?;
         // Mappings are whole pages at page-aligned IOVAs of page-aligned host addresses, so an aligned word never
         // crosses the end of one and is aligned here too.
         if !iova.is_multiple_of(size as u64) || room < size || !(host as usize).is_multiple_of(size) {

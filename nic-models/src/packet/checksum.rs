@@ -54,11 +54,22 @@ pub fn sum(data: &[u8]) -> u32 {
         .iter()
         .map(|lane| (lane & 0xffff_ffff) + (lane >> 32))
         .sum::<u64>();
-    let mut pairs = blocks.remainder().chunks_exact(2);
-    for pair in &mut pairs {
-        total += u64::from(u16::from_ne_bytes([pair[0], pair[1]]));
+    // The rest in words of eight, four, two and one bytes: short frames are all rest.
+    let mut rest = blocks.remainder();
+    while let Some((word, more)) = rest.split_first_chunk::<8>() {
+        let word = u64::from_ne_bytes(*word);
+        total += (word & 0xffff_ffff) + (word >> 32);
+        rest = more;
     }
-    if let [last] = pairs.remainder() {
+    if let Some((word, more)) = rest.split_first_chunk::<4>() {
+        total += u64::from(u32::from_ne_bytes(*word));
+        rest = more;
+    }
+    if let Some((word, more)) = rest.split_first_chunk::<2>() {
+        total += u64::from(u16::from_ne_bytes(*word));
+        rest = more;
+    }
+    if let [last] = rest {
         total += u64::from(u16::from_ne_bytes([*last, 0]));
     }
     let folded = fold64(total);
@@ -107,11 +118,14 @@ fn length_sum(len: usize) -> u32 {
 
 /// Pseudo header sum of the packet `p` describes, for `l4_len` bytes of L4 header and data; `None` without IP.
 pub fn pseudo(frame: &[u8], p: &Parsed, l4_len: usize) -> Option<u32> {
-    let (src, dst) = (p.src_addr(frame), p.dst_addr(frame));
-    if src.is_empty() || dst.is_empty() {
-        return None;
-    }
-    Some(sum(src) + sum(dst) + u32::from(p.proto) + length_sum(l4_len))
+    // Both addresses stand next to each other.
+    let (at, len) = match p.l3 {
+        L3::Ipv4 => (12, 8),
+        L3::Ipv6 => (8, 32),
+        _ => return None,
+    };
+    let addresses = frame.get(p.l2_len + at..p.l2_len + at + len)?;
+    Some(sum(addresses) + u32::from(p.proto) + length_sum(l4_len))
 }
 
 /// Checks the IPv4 header checksum; [`Status::None`] for anything but IPv4.

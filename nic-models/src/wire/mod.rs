@@ -1,7 +1,7 @@
 //! What a model's port is plugged into.
 //!
 //! One string names a wire: `tap:NAME`, `packet:IFACE`, `pcap:IN[,OUT]`, `link:NAME`, `gen:SPEC`, `null`; [`open`] makes
-//! it. A wire hands over whole Ethernet frames as a switch port would: VLAN tags in place, checksums finished, nothing
+//! it. [`pair`] joins two models of one process by memory alone. A wire hands over whole Ethernet frames as a switch port would: VLAN tags in place, checksums finished, nothing
 //! longer than its frame limit. The kernel's shortcuts (partial checksums, 64 KB GSO frames, stripped tags) end here
 //! and never reach a model.
 
@@ -13,6 +13,7 @@ mod link;
 mod null;
 mod outbox;
 mod packet;
+mod pair;
 mod pcap;
 mod sys;
 pub mod tap;
@@ -24,6 +25,7 @@ pub use r#gen::{GenSpec, GenWire};
 pub use link::LinkWire;
 pub use null::Null;
 pub use packet::PacketWire;
+pub use pair::{PairWire, pair};
 pub use pcap::PcapWire;
 
 use std::io;

@@ -12,6 +12,7 @@ use super::mapped::Mapped;
 use super::queue::{Cursor, HEADROOM, RxQueue, TxQueue};
 use super::rx::PacketBuffer;
 use super::sfp::Sfp;
+use super::stats::Tally;
 use crate::device::Work;
 use crate::dma::{DmaSpace, Fault};
 use crate::ixgbe::regs::{Id, ctrl, eicr, hlreg0, links, rxctrl, rxdctl, secrxctrl, srrctl, tdwbal, txdctl};
@@ -75,6 +76,7 @@ pub(super) struct Core {
     pub mapped: Option<Mapped>,
     pub clock: Clock,
     pub counters: Counters,
+    pub tally: Tally,
     pub link: bool,
     link_checked: Option<Instant>,
     wire_gone: bool,
@@ -107,6 +109,7 @@ impl Core {
             mapped,
             clock,
             counters: Counters::default(),
+            tally: Tally::default(),
             link: false,
             link_checked: None,
             wire_gone: false,
@@ -308,6 +311,7 @@ impl Core {
         if wire.flush().is_err() {
             self.lose_wire();
         }
+        self.tally.flush(&mut self.file);
         self.tell_receivers();
         self.publish_heads();
         busy |= self.irq.deliver(now);

@@ -3,26 +3,30 @@
 use crate::ixgbe::regs::{Id, TABLE};
 use crate::regs::Access;
 
+/// Where each register's entries start, and behind the last how many there are. Known when this is compiled, so that
+/// reading a register of a fixed name is one load.
+const BASE: [usize; TABLE.len() + 1] = {
+    let mut base = [0; TABLE.len() + 1];
+    let mut row = 0;
+    while row < TABLE.len() {
+        base[row + 1] = base[row] + TABLE[row].count as usize;
+        row += 1;
+    }
+    base
+};
+const VALUES: usize = BASE[TABLE.len()];
+
 /// Values of all registers. What a register *does* is in [`super::access`]; this only remembers.
 #[derive(Debug, Clone)]
 pub(super) struct RegFile {
-    values: Box<[u32]>,
-    /// Where each register's entries start in `values`.
-    base: Box<[u32]>,
+    values: Box<[u32; VALUES]>,
 }
 
 impl RegFile {
     /// A file with every register at its reset value.
     pub fn new() -> Self {
-        let mut base = Vec::with_capacity(TABLE.len());
-        let mut next = 0;
-        for reg in TABLE {
-            base.push(next);
-            next += reg.count;
-        }
         let mut file = RegFile {
-            values: vec![0; next as usize].into(),
-            base: base.into(),
+            values: Box::new([0; VALUES]),
         };
         file.reset();
         file
@@ -31,20 +35,19 @@ impl RegFile {
     /// Reset values everywhere.
     pub fn reset(&mut self) {
         for (row, reg) in TABLE.iter().enumerate() {
-            let at = self.base[row] as usize;
-            self.values[at..at + reg.count as usize].fill(reg.reset);
+            self.values[BASE[row]..BASE[row + 1]].fill(reg.reset);
         }
     }
 
-    #[inline]
-    fn slot(&self, id: Id, i: u32) -> usize {
-        (self.base[id as usize] + i) as usize
+    #[inline(always)]
+    fn slot(id: Id, i: u32) -> usize {
+        BASE[id as usize] + i as usize
     }
 
     /// Value of entry `i`. `i` comes from the decoder or is below the register's count.
     #[inline]
     pub fn get(&self, id: Id, i: u32) -> u32 {
-        self.values.get(self.slot(id, i)).copied().unwrap_or(0)
+        self.values.get(Self::slot(id, i)).copied().unwrap_or(0)
     }
 
     /// Value of a single register.
@@ -56,7 +59,7 @@ impl RegFile {
     /// Stores a value as it is, whatever the access mode says.
     #[inline]
     pub fn set(&mut self, id: Id, i: u32, value: u32) {
-        let slot = self.slot(id, i);
+        let slot = Self::slot(id, i);
         if let Some(v) = self.values.get_mut(slot) {
             *v = value;
         }
@@ -64,8 +67,7 @@ impl RegFile {
 
     /// All entries of an array.
     pub fn all(&self, id: Id) -> &[u32] {
-        let at = self.base[id as usize] as usize;
-        &self.values[at..at + id.reg().count as usize]
+        &self.values[BASE[id as usize]..BASE[id as usize + 1]]
     }
 
     /// What software reads: write-only registers read as zero, statistics are cleared by it.
@@ -96,7 +98,7 @@ impl RegFile {
     /// Adds to a statistics counter; it sticks at its maximum.
     #[inline]
     pub fn count(&mut self, id: Id, i: u32, n: u32) {
-        let slot = self.slot(id, i);
+        let slot = Self::slot(id, i);
         if let Some(v) = self.values.get_mut(slot) {
             *v = v.saturating_add(n);
         }

@@ -6,7 +6,7 @@ use super::core::Core;
 use super::fdir::Hit;
 use super::filter::{Filters, Pass};
 use super::queue::RxQueue;
-use super::stats::{self, FCS};
+use super::stats::FCS;
 use crate::dma::Fault;
 use crate::ixgbe::desc::rx::{self as desc, WriteBack, error, ptype, status};
 use crate::ixgbe::regs::{Id, eicr, fdirctrl, hlreg0, maxfrs, rxcsum, vlnctrl};
@@ -81,7 +81,7 @@ impl Core {
         let mut padded = [0; MIN_FRAME];
         let frame = match frame.len() {
             0..14 => {
-                stats::rx_any(&mut self.file, frame);
+                self.tally.rx_any(frame);
                 self.file.count(Id::RUC, 0, 1);
                 self.counters.rx_bad_length += 1;
                 return;
@@ -92,13 +92,13 @@ impl Core {
             }
             _ => frame,
         };
-        stats::rx_any(&mut self.file, frame);
+        self.tally.rx_any(frame);
         if frame.len() + FCS > self.longest(frame) {
             self.file.count(Id::ROC, 0, 1);
             self.counters.rx_bad_length += 1;
             return;
         }
-        stats::rx_good(&mut self.file, frame);
+        self.tally.rx_good(frame);
         if self.is_pause(frame) {
             return;
         }
@@ -107,7 +107,7 @@ impl Core {
             self.counters.rx_filtered += 1;
             return;
         }
-        stats::rx_passed(&mut self.file, frame);
+        self.tally.rx_passed(frame);
         let Some((q, back)) = self.classify(frame, pass, loopback) else {
             return;
         };
@@ -282,7 +282,7 @@ impl Core {
                 self.rx_touched |= 1 << q;
                 self.counters.rx_frames += 1;
                 self.counters.rx_stripped += u64::from(strip);
-                stats::rx_delivered(&mut self.file, frame, queue.counter);
+                self.tally.rx_delivered(frame, queue.counter);
             }
             Err(fault) => self.rx_fault(q, fault),
         }

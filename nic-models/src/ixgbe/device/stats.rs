@@ -40,65 +40,166 @@ fn is_broadcast(frame: &[u8]) -> bool {
     frame.get(..6) == Some(&[0xff; 6])
 }
 
-fn is_multicast(frame: &[u8]) -> bool {
-    frame.first().is_some_and(|b| b & 1 == 1) && !is_broadcast(frame)
+/// Frames and their bytes, without FCS.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    frames: u32,
+    bytes: u64,
 }
 
-/// A frame came off the wire, good or not.
-pub(super) fn rx_any(file: &mut RegFile, frame: &[u8]) {
-    file.count(Id::TPR, 0, 1);
-    file.count_wide(Id::TORL, Id::TORH, 0, (frame.len() + FCS) as u64);
-}
+impl Sum {
+    #[inline]
+    fn add(&mut self, len: usize) {
+        self.frames += 1;
+        self.bytes += len as u64;
+    }
 
-/// It was a good frame, wherever it was addressed to.
-pub(super) fn rx_good(file: &mut RegFile, frame: &[u8]) {
-    file.count(Id::RXNFGPC, 0, 1);
-    file.count_wide(Id::RXNFGBCL, Id::RXNFGBCH, 0, (frame.len() + FCS) as u64);
-}
-
-/// Bytes of a received frame as the byte counters behind the filters see it.
-fn rx_bytes(file: &RegFile, frame: &[u8]) -> u64 {
-    let stripped = file.get(Id::HLREG0, 0) & hlreg0::RXCRCSTRP != 0;
-    (frame.len() + if stripped { 0 } else { FCS }) as u64
-}
-
-/// It passed the filters.
-pub(super) fn rx_passed(file: &mut RegFile, frame: &[u8]) {
-    let len = frame.len() + FCS;
-    file.count(Id::GPRC, 0, 1);
-    file.count_wide(Id::GORCL, Id::GORCH, 0, rx_bytes(file, frame));
-    file.count(RX_SIZES[size_class(len)], 0, 1);
-    if is_broadcast(frame) {
-        file.count(Id::BPRC, 0, 1);
-    } else if is_multicast(frame) {
-        file.count(Id::MPRC, 0, 1);
+    /// Bytes with so many more for each frame.
+    fn bytes_with(self, each: usize) -> u64 {
+        self.bytes + u64::from(self.frames) * each as u64
     }
 }
 
-/// It reached host memory through a queue of per-queue counter `counter`.
-pub(super) fn rx_delivered(file: &mut RegFile, frame: &[u8], counter: u32) {
-    let len = rx_bytes(file, frame);
-    file.count(Id::RXDGPC, 0, 1);
-    file.count_wide(Id::RXDGBCL, Id::RXDGBCH, 0, len);
-    file.count(Id::QPRC, counter, 1);
-    file.count_wide(Id::QBRCL, Id::QBRCH, counter, len);
+/// What all frames of one direction have in common.
+#[derive(Debug, Default)]
+struct Direction {
+    all: Sum,
+    sizes: [u32; 6],
+    broadcast: u32,
+    multicast: u32,
+    /// By per-queue counter.
+    queues: [Sum; QUEUE_COUNTERS],
+    /// Counters in use, one bit each.
+    used: u16,
 }
 
-/// A frame went out.
-pub(super) fn tx_sent(file: &mut RegFile, frame: &[u8], counter: u32) {
-    let len = frame.len() + FCS;
-    let bytes = len as u64;
-    file.count(Id::TPT, 0, 1);
-    file.count(Id::GPTC, 0, 1);
-    file.count(Id::TXDGPC, 0, 1);
-    file.count_wide(Id::GOTCL, Id::GOTCH, 0, bytes);
-    file.count_wide(Id::TXDGBCL, Id::TXDGBCH, 0, bytes);
-    file.count(TX_SIZES[size_class(len)], 0, 1);
-    if is_broadcast(frame) {
-        file.count(Id::BPTC, 0, 1);
-    } else if is_multicast(frame) {
-        file.count(Id::MPTC, 0, 1);
+/// Per-queue counters (QPRC and its relatives).
+const QUEUE_COUNTERS: usize = 16;
+
+impl Direction {
+    #[inline]
+    fn add(&mut self, frame: &[u8]) {
+        self.all.add(frame.len());
+        self.sizes[size_class(frame.len() + FCS)] += 1;
+        if frame.first().is_some_and(|b| b & 1 == 1) {
+            if is_broadcast(frame) {
+                self.broadcast += 1;
+            } else {
+                self.multicast += 1;
+            }
+        }
     }
-    file.count(Id::QPTC, counter, 1);
-    file.count_wide(Id::QBTCL, Id::QBTCH, counter, bytes);
+
+    #[inline]
+    fn add_queue(&mut self, frame: &[u8], counter: u32) {
+        let counter = counter as usize % QUEUE_COUNTERS;
+        self.queues[counter].add(frame.len());
+        self.used |= 1 << counter;
+    }
+}
+
+/// Frames of a round of work, counted into the registers at its end: software sees the registers only between rounds.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    /// Came off the wire, good or not.
+    any: Sum,
+    /// Good frames, wherever they were addressed to.
+    good: Sum,
+    /// Passed the filters.
+    rx: Direction,
+    /// Reached host memory.
+    delivered: Sum,
+    tx: Direction,
+    some: bool,
+}
+
+impl Tally {
+    /// A frame came off the wire, good or not.
+    #[inline]
+    pub fn rx_any(&mut self, frame: &[u8]) {
+        self.any.add(frame.len());
+        self.some = true;
+    }
+
+    /// It was a good frame, wherever it was addressed to.
+    #[inline]
+    pub fn rx_good(&mut self, frame: &[u8]) {
+        self.good.add(frame.len());
+    }
+
+    /// It passed the filters.
+    #[inline]
+    pub fn rx_passed(&mut self, frame: &[u8]) {
+        self.rx.add(frame);
+    }
+
+    /// It reached host memory through a queue of per-queue counter `counter`.
+    #[inline]
+    pub fn rx_delivered(&mut self, frame: &[u8], counter: u32) {
+        self.delivered.add(frame.len());
+        self.rx.add_queue(frame, counter);
+        self.some = true;
+    }
+
+    /// A frame went out.
+    #[inline]
+    pub fn tx_sent(&mut self, frame: &[u8], counter: u32) {
+        self.tx.add(frame);
+        self.tx.add_queue(frame, counter);
+        self.some = true;
+    }
+
+    /// Counts everything into the registers.
+    pub fn flush(&mut self, file: &mut RegFile) {
+        if self.some {
+            std::mem::take(self).count(file);
+        }
+    }
+
+    fn count(self, file: &mut RegFile) {
+        let Tally {
+            any,
+            good,
+            rx,
+            delivered,
+            tx,
+            ..
+        } = self;
+        // What the byte counters behind the filters see of an FCS.
+        let fcs = if file.one(Id::HLREG0) & hlreg0::RXCRCSTRP != 0 {
+            0
+        } else {
+            FCS
+        };
+        file.count(Id::TPR, 0, any.frames);
+        file.count_wide(Id::TORL, Id::TORH, 0, any.bytes_with(FCS));
+        file.count(Id::RXNFGPC, 0, good.frames);
+        file.count_wide(Id::RXNFGBCL, Id::RXNFGBCH, 0, good.bytes_with(FCS));
+        file.count(Id::GPRC, 0, rx.all.frames);
+        file.count_wide(Id::GORCL, Id::GORCH, 0, rx.all.bytes_with(fcs));
+        file.count(Id::BPRC, 0, rx.broadcast);
+        file.count(Id::MPRC, 0, rx.multicast);
+        file.count(Id::RXDGPC, 0, delivered.frames);
+        file.count_wide(Id::RXDGBCL, Id::RXDGBCH, 0, delivered.bytes_with(fcs));
+        let sent = tx.all.bytes_with(FCS);
+        for id in [Id::TPT, Id::GPTC, Id::TXDGPC] {
+            file.count(id, 0, tx.all.frames);
+        }
+        file.count_wide(Id::GOTCL, Id::GOTCH, 0, sent);
+        file.count_wide(Id::TXDGBCL, Id::TXDGBCH, 0, sent);
+        file.count(Id::BPTC, 0, tx.broadcast);
+        file.count(Id::MPTC, 0, tx.multicast);
+        let sizes = RX_SIZES
+            .into_iter()
+            .zip(rx.sizes)
+            .chain(TX_SIZES.into_iter().zip(tx.sizes));
+        sizes.for_each(|(id, frames)| file.count(id, 0, frames));
+        for counter in (0..QUEUE_COUNTERS as u32).filter(|counter| (rx.used | tx.used) >> counter & 1 == 1) {
+            let (got, went) = (rx.queues[counter as usize], tx.queues[counter as usize]);
+            file.count(Id::QPRC, counter, got.frames);
+            file.count_wide(Id::QBRCL, Id::QBRCH, counter, got.bytes_with(fcs));
+            file.count(Id::QPTC, counter, went.frames);
+            file.count_wide(Id::QBTCL, Id::QBTCH, counter, went.bytes_with(FCS));
+        }
+    }
 }

@@ -2,7 +2,6 @@
 
 use super::core::Core;
 use super::queue::{First, HEADROOM, TxQueue};
-use super::stats;
 use crate::ixgbe::desc::tx::{self as desc, Context, Data, Legacy, cmd, dtyp, popts, tucmd};
 use crate::ixgbe::regs::{Id, dmatxctl};
 use crate::packet::segment::{Gso, L4Checksum, Segments, TcpFlagMasks};
@@ -268,7 +267,7 @@ impl Core {
             frame
         };
         if self.loops_back() {
-            stats::tx_sent(&mut self.file, frame, counter);
+            self.tally.tx_sent(frame, counter);
             self.counters.tx_frames += 1;
             self.receive(frame, true);
             return;
@@ -277,7 +276,7 @@ impl Core {
             self.counters.tx_no_link += 1;
             return;
         }
-        stats::tx_sent(&mut self.file, frame, counter);
+        self.tally.tx_sent(frame, counter);
         self.counters.tx_frames += 1;
         match wire.send(frame) {
             Ok(SendOutcome::Sent) => {}

@@ -1,8 +1,9 @@
-//! Wires without the kernel's networking: the inbox, captures, links, the generator, bad specs.
+//! Wires without the kernel's networking: the inbox, captures, links, pairs, the generator, bad specs.
 
 mod r#gen;
 mod inbox;
 mod link;
+mod pair;
 mod pcap;
 
 use super::{Wire, WireError, open};

@@ -1,0 +1,180 @@
+//! Two ports joined by memory: no socket, no system call, for models in one process.
+//!
+//! Each direction is a mailbox that holds one batch of frames. A sender collects frames and leaves them there with
+//! [`Wire::flush`], which a model calls once a round; a receiver takes the whole batch. So the two ends meet once a batch,
+//! and may be stepped by one thread or by two. The cable itself is a short queue: while the far side does not keep up a
+//! sender's frames are dropped and counted, as a link's other end would have to drop them.
+
+use super::{SendOutcome, Wire};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Frames that one direction holds, beside the batch that the receiver has taken.
+const ROOM: usize = 512;
+
+/// Frames one behind the other.
+#[derive(Debug, Default)]
+struct Batch {
+    bytes: Vec<u8>,
+    /// Where each frame ends.
+    ends: Vec<usize>,
+}
+
+impl Batch {
+    fn push(&mut self, frame: &[u8]) {
+        self.bytes.extend_from_slice(frame);
+        self.ends.push(self.bytes.len());
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    /// Frame `i`, given where the one before it ends.
+    fn frame(&self, i: usize, start: usize) -> Option<&[u8]> {
+        self.bytes.get(start..*self.ends.get(i)?)
+    }
+
+    /// Appends the frames of `other`, which is empty afterwards.
+    fn take_all(&mut self, other: &mut Batch) {
+        let before = self.bytes.len();
+        self.bytes.append(&mut other.bytes);
+        self.ends.extend(other.ends.drain(..).map(|end| before + end));
+    }
+}
+
+/// One direction.
+#[derive(Debug, Default)]
+struct Mailbox {
+    batch: Mutex<Batch>,
+    /// There is something in it: spares the receiver the lock.
+    full: AtomicBool,
+}
+
+impl Mailbox {
+    fn lock(&self) -> MutexGuard<'_, Batch> {
+        self.batch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One end of a pair: see [`pair`].
+#[derive(Debug)]
+pub struct PairWire {
+    to: Arc<Mailbox>,
+    from: Arc<Mailbox>,
+    /// Shared by both ends and nobody else, so that an end knows whether the other is there.
+    alive: Arc<()>,
+    /// Frames of this round.
+    out: Batch,
+    /// Frames taken from the other end, and how far they have been handed over: how many, and how many bytes.
+    input: Batch,
+    next: usize,
+    start: usize,
+    sent: u64,
+    received: u64,
+    dropped: u64,
+}
+
+/// Both ends of a new cable.
+pub fn pair() -> (PairWire, PairWire) {
+    let (there, back) = (Arc::new(Mailbox::default()), Arc::new(Mailbox::default()));
+    let alive = Arc::new(());
+    let end = |to: &Arc<Mailbox>, from: &Arc<Mailbox>| PairWire {
+        to: to.clone(),
+        from: from.clone(),
+        alive: alive.clone(),
+        out: Batch::default(),
+        input: Batch::default(),
+        next: 0,
+        start: 0,
+        sent: 0,
+        received: 0,
+        dropped: 0,
+    };
+    (end(&there, &back), end(&back, &there))
+}
+
+impl PairWire {
+    /// Takes the batch that the other end has left; false if there is none.
+    fn take(&mut self) -> bool {
+        self.input.clear();
+        (self.next, self.start) = (0, 0);
+        if !self.from.full.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut batch = self.from.lock();
+        std::mem::swap(&mut *batch, &mut self.input);
+        self.from.full.store(false, Ordering::Release);
+        !self.input.ends.is_empty()
+    }
+}
+
+impl Wire for PairWire {
+    #[inline]
+    fn recv(&mut self) -> io::Result<Option<&[u8]>> {
+        if self.next == self.input.ends.len() && !self.take() {
+            return Ok(None);
+        }
+        let (i, start) = (self.next, self.start);
+        self.start = self.input.ends.get(i).copied().unwrap_or(start);
+        self.next = i + 1;
+        self.received += 1;
+        Ok(self.input.frame(i, start))
+    }
+
+    #[inline]
+    fn send(&mut self, frame: &[u8]) -> io::Result<SendOutcome> {
+        if self.out.ends.len() >= ROOM {
+            self.flush()?;
+            if self.out.ends.len() >= ROOM || !self.link_up() {
+                self.dropped += 1;
+                return Ok(SendOutcome::Dropped);
+            }
+        }
+        self.out.push(frame);
+        self.sent += 1;
+        Ok(SendOutcome::Sent)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.out.ends.is_empty() {
+            return Ok(());
+        }
+        let mut batch = self.to.lock();
+        if batch.ends.is_empty() {
+            std::mem::swap(&mut *batch, &mut self.out);
+        } else if batch.ends.len() + self.out.ends.len() <= ROOM {
+            batch.take_all(&mut self.out);
+        } else {
+            // The other end is behind: what was collected waits for the next round.
+            return Ok(());
+        }
+        self.to.full.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn link_up(&self) -> bool {
+        Arc::strong_count(&self.alive) > 1
+    }
+
+    fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
+    }
+
+    /// While something waits. There is nothing that a sleeping model could wait for otherwise: whoever steps the models of a
+    /// pair must not sleep for long.
+    fn is_source(&self) -> bool {
+        self.next < self.input.ends.len() || self.from.full.load(Ordering::Relaxed)
+    }
+
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        vec![
+            ("wire_recv_frames", self.received),
+            ("wire_send_frames", self.sent),
+            ("wire_send_drops", self.dropped),
+        ]
+    }
+}
