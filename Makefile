@@ -5,7 +5,7 @@ FEATURES := millrace-nic-models/device,millrace-driver/models
 # Where the guest lab keeps QEMU, kernels and logs.
 export MILLRACE_CACHE ?= $(CURDIR)/.cache/guest
 
-.PHONY: help deps build run test guest-test compat soak loom gate baseline fmt lint ci clean-cache
+.PHONY: help deps build run test guest-test compat soak loom gate baseline bench-peers fmt lint ci clean-cache
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -42,10 +42,15 @@ loom: deps ## The buffer depot and the descriptor ring in every order of memory 
 	RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom $(CARGO) test -p millrace-driver --test loom_ring
 
 gate: deps ## Instructions a packet of the optimised packet path against the committed baseline
-	$(CARGO) run -q --release -p millrace-bench -- path --gate apps/millrace-bench/baseline.json
+	CARGO="$(CARGO)" scripts/gate.sh
 
 baseline: deps ## Write the baseline of this compiler that `make gate` compares with
 	$(CARGO) run -q --release -p millrace-bench -- path --write-baseline apps/millrace-bench/baseline.json
+
+bench-peers: deps ## DPDK's ixgbe functions beside ours: fetched from Debian's source package into .cache, built, measured
+	scripts/bench-peers.sh $(CURDIR)/.cache/peers || echo "bench-peers: no DPDK here; its rows will say so"
+	@mkdir -p $(CURDIR)/.cache/peers
+	$(CARGO) run -q --release -p millrace-bench -- path --peers $(CURDIR)/.cache/peers --html $(CURDIR)/.cache/peers/path.html
 
 fmt: ## Format the code
 	$(CARGO) fmt --all

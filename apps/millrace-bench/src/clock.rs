@@ -4,9 +4,10 @@
 //! frequency, and the frequency is measured beside every case with a chain of operations, each of which needs the one
 //! before it: a multiplication (three cycles on every x86-64 core since 2008) and an exclusive or (one cycle).
 
-use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 use std::hint::black_box;
+use std::sync::OnceLock;
 
 /// Latency of one link of the chain in cycles. The two operations alternate so that no compiler can merge links.
 const LINK_CYCLES: u64 = 4;
@@ -82,10 +83,54 @@ pub fn cache_bytes(level: u32) -> usize {
     })
 }
 
+/// The CPU that this thread is on.
+pub fn this_cpu() -> usize {
+    sched_getcpu()
+}
+
+/// Processors that this process could use when it was first asked, before any thread was kept on one.
+pub fn cpus() -> usize {
+    static CPUS: OnceLock<usize> = OnceLock::new();
+    *CPUS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+/// Lets this thread use every CPU but one, if there is another.
+pub fn stay_off_cpu(cpu: usize) {
+    let mut others = CpuSet::new();
+    (0..CpuSet::MAX_CPU)
+        .filter(|other| *other != cpu)
+        .for_each(|other| others.set(other));
+    let _ = sched_setaffinity(None, &others);
+}
+
+/// Keeps this thread on the `n`th of the CPUs that it may use, counted round. Where the system refuses, it stays where it is.
+pub fn stay_on_nth_cpu(n: usize) {
+    let Ok(allowed) = sched_getaffinity(None) else {
+        return;
+    };
+    let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
+    if let Some(cpu) = cpus.get(n % cpus.len().max(1)) {
+        let mut one = CpuSet::new();
+        one.set(*cpu);
+        let _ = sched_setaffinity(None, &one);
+    }
+}
+
 /// Keeps this thread on the CPU it is on, so that its caches stay warm. Where the system refuses, numbers are noisier and
 /// nothing else.
 pub fn stay_on_this_cpu() {
     let mut cpus = CpuSet::new();
     cpus.set(sched_getcpu());
     let _ = sched_setaffinity(None, &cpus);
+}
+
+/// What else the machine was doing: a note for a report.
+pub fn load() -> String {
+    let averages = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let minute = averages.split_whitespace().next().unwrap_or("?");
+    format!(
+        "load average of the last minute: {minute} on {} processors; above about 1 other work disturbs the times, never the \
+         instructions",
+        cpus()
+    )
 }

@@ -22,13 +22,38 @@ pub struct Args {
     pub html: Option<PathBuf>,
 }
 
-/// A measured column: its name in the report, its heading, whether its spread is in the row.
-const COLUMNS: [(&str, &str, bool); 2] = [
-    ("cycles_per_packet", "cycles/p", true),
-    ("instructions_per_packet", "instr/p", false),
+/// A measured column.
+struct Column {
+    /// Its name in the report.
+    key: &'static str,
+    heading: &'static str,
+    /// Its spread is in the row.
+    timed: bool,
+    more_is_better: bool,
+}
+
+const COLUMNS: [Column; 3] = [
+    Column {
+        key: "cycles_per_packet",
+        heading: "cycles/p",
+        timed: true,
+        more_is_better: false,
+    },
+    Column {
+        key: "instructions_per_packet",
+        heading: "instr/p",
+        timed: false,
+        more_is_better: false,
+    },
+    Column {
+        key: "mpps",
+        heading: "Mpps",
+        timed: true,
+        more_is_better: true,
+    },
 ];
 /// What says which row it is: everything that is neither measured nor told about the measurement.
-const NOT_A_NAME: [&str; 8] = [
+const NOT_A_NAME: [&str; 19] = [
     "cycles_per_packet",
     "instructions_per_packet",
     "vs_floor",
@@ -37,23 +62,49 @@ const NOT_A_NAME: [&str; 8] = [
     "pps",
     "about",
     "breakdown",
+    "mpps",
+    "line_gbps",
+    "speedup",
+    "loss_percent",
+    "burst_frames",
+    "p50_us",
+    "p90_us",
+    "p99_us",
+    "p99.9_us",
+    "max_us",
+    "delays",
 ];
 
 /// The order in which fields are told; others follow by name.
-const ORDER: [&str; 13] = [
+const ORDER: [&str; 28] = [
     "family",
+    "test",
     "scenario",
     "case",
+    "program",
     "engine",
+    "sharing",
+    "workers",
+    "size",
+    "load_percent",
     "burst",
     "ring",
     "state",
     "metadata",
     "path",
+    "mpps",
+    "speedup",
     "cycles_per_packet",
     "instructions_per_packet",
     "vs_floor",
-    "spread_percent",
+    "line_gbps",
+    "loss_percent",
+    "burst_frames",
+    "p50_us",
+    "p90_us",
+    "p99_us",
+    "p99.9_us",
+    "max_us",
 ];
 
 /// The fields of a row, in the order in which a person reads them.
@@ -79,6 +130,8 @@ pub struct Change {
     pub after: f64,
     /// Changes up to this many percent mean nothing.
     pub noise_percent: f64,
+    /// A rise is good.
+    pub more_is_better: bool,
 }
 
 impl Change {
@@ -87,11 +140,11 @@ impl Change {
         (self.after / self.before - 1.0) * 100.0
     }
 
-    /// `same`, `better` or `worse`: less is better for both columns.
+    /// `same`, `better` or `worse`.
     pub fn verdict(&self) -> &'static str {
         match self.percent() {
             p if p.abs() <= self.noise_percent => "same",
-            p if p < 0.0 => "better",
+            p if (p > 0.0) == self.more_is_better => "better",
             _ => "worse",
         }
     }
@@ -198,11 +251,12 @@ pub fn changes(before: &Value, after: &Value) -> Vec<Change> {
         let Some(earlier) = old.iter().find(|old| name(old) == words) else {
             continue;
         };
-        for (key, column, timed) in COLUMNS {
-            let (Some(before), Some(after)) = (earlier[key].as_f64(), row[key].as_f64()) else {
+        for column in &COLUMNS {
+            let of = |row: &Value| row[column.key].as_f64();
+            let (Some(before), Some(after)) = (of(earlier), of(&row)) else {
                 continue;
             };
-            let noise_percent = if timed {
+            let noise_percent = if column.timed {
                 let spread = |row: &Value| row["spread_percent"].as_f64().unwrap_or(0.0);
                 spread(earlier).hypot(spread(&row)).max(LEAST_TIME_NOISE_PERCENT)
             } else {
@@ -210,10 +264,11 @@ pub fn changes(before: &Value, after: &Value) -> Vec<Change> {
             };
             changes.push(Change {
                 row: words.clone(),
-                column,
+                column: column.heading,
                 before,
                 after,
                 noise_percent,
+                more_is_better: column.more_is_better,
             });
         }
     }
@@ -247,6 +302,13 @@ mod tests {
     fn a_change_beyond_it_is_told_with_its_direction() {
         let (a, b) = (report(20.0, 100.0, 1.0), report(16.0, 103.0, 1.0));
         assert_eq!(verdicts(&a, &b), ["better", "worse"]);
+    }
+
+    #[test]
+    fn a_higher_rate_is_better() {
+        let report = |mpps: f64| json!({"rows": [{"test": "throughput", "size": 64, "mpps": mpps, "spread_percent": 1.0}]});
+        assert_eq!(verdicts(&report(4.0), &report(5.0)), ["better"]);
+        assert_eq!(changes(&report(4.0), &report(5.0))[0].row, "throughput, size 64");
     }
 
     #[test]

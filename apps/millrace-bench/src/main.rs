@@ -5,10 +5,13 @@ mod compare;
 mod html;
 mod lane;
 mod lb;
+mod page;
 mod path;
 mod report;
 mod rig;
+mod scale;
 mod step;
+mod wire;
 
 use clap::Parser;
 use millrace_driver::bus::BusError;
@@ -28,8 +31,14 @@ enum Bench {
     Lb(lb::Args),
     /// The driver's receive and transmit path alone, on rings built by hand: cycles and instructions a packet
     Path(path::Args),
+    /// Two ports with a cable between, as in RFC 2544: throughput, delay, loss, bursts; on models by default
+    Wire(wire::Args),
+    /// The path on 1, 2, ... queues with a worker each: does a second one cost the first anything?
+    Scale(scale::Args),
     /// Compares two reports made with --json, with their noise in mind
     Compare(compare::Args),
+    /// Puts reports made with --json together into one HTML page
+    Report(page::Args),
 }
 
 /// Why a bench gave no numbers.
@@ -50,13 +59,31 @@ enum BenchError {
     #[error(transparent)]
     Load(#[from] LoadError),
     #[error("the balancer cannot be set up: {0}")]
-    Balancer(Box<dyn Error>),
+    Balancer(Box<dyn Error + Send + Sync>),
     #[error("no frame came through the model; its counters: {counters}")]
     NoTraffic { counters: String },
     #[error(
         "case {case}: not every frame went where it should, so its numbers would mean nothing: {outcome}"
     )]
     WrongOutcome { case: &'static str, outcome: String },
+    #[error("the model cannot be made: {reason}")]
+    NoModel { reason: String },
+    #[error("port {port} has no link: join the two ports by a cable, or through what is to be measured")]
+    NoLink { port: String },
+    #[error("a thread cannot be started: {0}")]
+    Thread(io::Error),
+    #[error("no memory for the floor's frames: {0}")]
+    Memory(io::Error),
+    #[error("a worker of the bench ended early")]
+    WorkerGone,
+    #[error("a queue has died under the trial; is the device still there?")]
+    QueuesGone,
+    #[error("nothing moves any more after {sent} frames: the sending port takes none, and none arrives")]
+    Stuck { sent: u64 },
+    #[error("the delays cannot be kept: {reason}")]
+    Histogram { reason: String },
+    #[error("--test model is about the models; named ports have no model that could be timed")]
+    OnlyModels,
     #[error("instructions cannot be counted: {0}; --no-instructions leaves them out")]
     Counting(io::Error),
     #[error("the report cannot be written as JSON: {0}")]
@@ -72,10 +99,20 @@ enum BenchError {
     NotComparable { what: String },
     #[error("more instructions than the baseline allows; if that is meant, `make baseline` keeps it:\n  {}", failures.join("\n  "))]
     Gate { failures: Vec<String> },
+    #[error("the baseline has no counts of {build}: only the limits were judged; `make baseline` adds them")]
+    UnknownBuild { build: String },
 }
 
 impl BenchError {
-    fn balancer(error: impl Error + 'static) -> BenchError {
+    /// Status to end with: 3 tells `make gate` that it has to compare with something else.
+    fn code(&self) -> ExitCode {
+        match self {
+            BenchError::UnknownBuild { .. } => ExitCode::from(3),
+            _ => ExitCode::FAILURE,
+        }
+    }
+
+    fn balancer(error: impl Error + Send + Sync + 'static) -> BenchError {
         BenchError::Balancer(Box::new(error))
     }
 }
@@ -84,13 +121,16 @@ fn main() -> ExitCode {
     let outcome = match Bench::parse() {
         Bench::Lb(args) => lb::run(&args),
         Bench::Path(args) => path::run(&args),
+        Bench::Wire(args) => wire::run(&args),
+        Bench::Scale(args) => scale::run(&args),
         Bench::Compare(args) => compare::run(&args),
+        Bench::Report(args) => page::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("millrace-bench: {error}");
-            ExitCode::FAILURE
+            error.code()
         }
     }
 }

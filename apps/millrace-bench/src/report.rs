@@ -131,6 +131,17 @@ pub fn progress(prefix: String, nanos: u64) -> ProgressBar {
     bar
 }
 
+/// The bar of a bench of `steps` parts.
+pub fn steps(prefix: &str, steps: u64) -> ProgressBar {
+    let bar = ProgressBar::new(steps);
+    if let Ok(style) = ProgressStyle::with_template("{prefix:32} {wide_bar} {pos}/{len} {msg:24}") {
+        bar.set_style(style);
+    }
+    bar.set_prefix(prefix.to_owned());
+    bar.enable_steady_tick(std::time::Duration::from_millis(200));
+    bar
+}
+
 /// A machine in a few words.
 #[derive(Clone, Debug, Serialize)]
 pub struct Machine {
@@ -154,7 +165,7 @@ pub fn machine() -> Machine {
     });
     Machine {
         cpu: cpu.unwrap_or("unknown").to_owned(),
-        cpus: std::thread::available_parallelism().map_or(1, usize::from),
+        cpus: crate::clock::cpus(),
         gigahertz: (crate::clock::gigahertz() * 100.0).round() / 100.0,
         kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
     }

@@ -40,7 +40,7 @@ fn each_case_is_a_row_with_the_agreed_names() {
         .iter()
         .map(|row| (row["scenario"].as_str().unwrap(), row["burst"].as_u64().unwrap()))
         .collect();
-    let expected: Vec<_> = ["rx_drop", "forward", "tx"]
+    let expected: Vec<_> = ["rx_drop", "forward", "tx", "chain"]
         .into_iter()
         .flat_map(|scenario| [1, 4, 8, 32, 64].map(|burst| (scenario, burst)))
         .collect();
@@ -153,6 +153,23 @@ fn a_baseline_that_is_none_is_refused() {
         !output.status.success() && message.contains("/nonexistent/baseline.json"),
         "{message}"
     );
+}
+
+#[test]
+fn a_build_that_the_baseline_does_not_know_is_told_by_the_status_so_that_another_commit_is_measured() {
+    let file = std::env::temp_dir().join(format!("millrace-baseline-{}.json", std::process::id()));
+    std::fs::write(&file, r#"{"limits": {}, "counts": {"rustc 0.1.0, release": {}}}"#).unwrap();
+    let output = bench(&["path", "--gate", file.to_str().unwrap()]);
+    std::fs::remove_file(&file).unwrap();
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    if message.contains("instructions cannot be counted") {
+        println!(
+            "SKIP a_build_that_the_baseline_does_not_know_is_told_by_the_status_so_that_another_commit_is_measured: {message}"
+        );
+        return;
+    }
+    assert_eq!(output.status.code(), Some(3), "{message}");
+    assert!(message.contains("make baseline"), "{message}");
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub enum Scenario {
     Forward,
     /// Send frames that lie ready
     Tx,
+    /// Receive, run a program on the JIT, sort by verdict, choose one of two TX queues by the NIC's hash, send
+    Chain,
 }
 
 /// Where descriptors and frames are when the driver's turn begins.

@@ -5,6 +5,8 @@
 
 use super::case::{Case, Metadata, Scenario};
 use super::rig::{FRAME, look_at, swap_addresses};
+use crate::BenchError;
+use memmap2::{MmapMut, MmapOptions};
 use millrace_driver::harness::good;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,24 +24,32 @@ pub struct Floor {
     case: Case,
     rx: Box<[Descriptor]>,
     tx: Box<[Descriptor]>,
-    frames: Box<[[u8; STRIDE]]>,
+    /// On pages of the same size as the driver's buffers, since finding a page costs time too.
+    frames: MmapMut,
     next: usize,
 }
 
 impl Floor {
-    pub fn new(case: &Case) -> Floor {
+    pub fn new(case: &Case, page_bytes: usize) -> Result<Floor, BenchError> {
+        let mut frames = MmapOptions::new();
+        frames.len((case.ring as usize * STRIDE).next_multiple_of(page_bytes));
+        if page_bytes > rustix::param::page_size() {
+            frames.huge(Some(page_bytes.ilog2() as u8));
+        }
+        let mut frames = frames.map_anon().map_err(BenchError::Memory)?;
+        frames.fill(1);
         let ring = || {
             (0..case.ring)
                 .map(|_| [AtomicU64::new(0), AtomicU64::new(0)])
                 .collect()
         };
-        Floor {
+        Ok(Floor {
             case: *case,
             rx: ring(),
             tx: ring(),
-            frames: vec![[1; STRIDE]; case.ring as usize].into_boxed_slice(),
+            frames,
             next: 0,
-        }
+        })
     }
 
     /// The NIC's turn: `frames` more have come, as many as were dealt with.
@@ -62,11 +72,14 @@ impl Floor {
             let n = burst.min(left).min(self.rx.len() - self.next);
             let range = self.next..self.next + n;
             let (rx, tx) = (&self.rx[range.clone()], &self.tx[range.clone()]);
-            let frames = &mut self.frames[range];
+            let (frames, _) = self.frames.as_chunks_mut::<STRIDE>();
+            let frames = &mut frames[range];
             match (self.case.scenario, self.case.metadata) {
                 (Scenario::RxDrop, _) => receive(rx),
                 (Scenario::Tx, _) => send(tx),
-                (Scenario::Forward, Metadata::Plain) => forward(rx, tx, frames, |_| ()),
+                (Scenario::Chain, _) | (Scenario::Forward, Metadata::Plain) => {
+                    forward(rx, tx, frames, |_| ())
+                }
                 (Scenario::Forward, Metadata::Full) => {
                     let mut sum = 0;
                     forward(rx, tx, frames, |raw| sum = look_at(sum, raw));

@@ -2,7 +2,8 @@
 
 use super::case::{Case, State};
 use super::floor::Floor;
-use super::rig::{Rig, Stage, Unwatched, Watch};
+use super::peer::{Absent, Peer};
+use super::rig::{Rig, STAGES, Stage, Unwatched, Watch};
 use crate::report::{Summary, round};
 use crate::{BenchError, clock, step};
 use serde::Serialize;
@@ -10,6 +11,8 @@ use std::hint::black_box;
 
 /// Fewest turns that a median is made of.
 const LEAST_TURNS: usize = 7;
+/// A peer takes a turn with one in so many of ours.
+const PEERS_EVERY: usize = 16;
 /// Times round the ring before anything is measured: every buffer and every slot has been touched.
 const WARM_UP: u32 = 8;
 
@@ -20,6 +23,8 @@ pub struct Measured {
     pub time: Summary,
     /// The floor's, from turns between the driver's.
     pub floor: Summary,
+    /// The peers', also from turns between, in the order in which they were given; or why there are none.
+    pub peers: Vec<Result<Summary, Absent>>,
     /// Core cycles a nanosecond, meanwhile.
     pub gigahertz: f64,
 }
@@ -27,7 +32,7 @@ pub struct Measured {
 /// A stage's share.
 #[derive(Clone, Debug, Serialize)]
 pub struct Share {
-    /// `receive`, `work`, `push` or `submit`.
+    /// `receive`, `program`, `sort`, `work`, `push` or `submit`.
     pub stage: &'static str,
     /// Core cycles a packet.
     pub cycles_per_packet: f64,
@@ -53,9 +58,10 @@ impl Turns {
             State::L3 => 2 * clock::cache_bytes(2),
             State::Cold => 2 * clock::cache_bytes(3),
         };
+        let rig = Rig::new(case)?;
         let mut turns = Turns {
-            rig: Rig::new(case)?,
-            floor: Floor::new(case),
+            floor: Floor::new(case, rig.page_bytes())?,
+            rig,
             thrash: (bytes > 0).then(|| vec![1; bytes / 8]),
             frames: case.ring / 2,
             last: 0,
@@ -65,6 +71,11 @@ impl Turns {
             turns.floor_turn(Floor::drain);
         }
         Ok(turns)
+    }
+
+    /// Bytes of a page of the packet buffers.
+    pub fn page_bytes(&self) -> usize {
+        self.rig.page_bytes()
     }
 
     fn turn<T>(&mut self, turn: impl FnOnce(&mut Rig, usize) -> T) -> Result<T, BenchError> {
@@ -95,12 +106,18 @@ impl Turns {
         }
     }
 
-    /// Times turns of both until the driver's have taken `nanos`.
-    pub fn measure(&mut self, nanos: u64, mut progress: impl FnMut(u64)) -> Result<Measured, BenchError> {
+    /// Times turns of driver, floor and peers until the driver's have taken `nanos`.
+    pub fn measure(
+        &mut self,
+        nanos: u64,
+        peers: &mut [Result<Peer, Absent>],
+        mut progress: impl FnMut(u64),
+    ) -> Result<Measured, BenchError> {
         let cost = clock::wall_reading_cost();
         let per_frame = |nanos: u64, frames: u32| (nanos as f64 - cost).max(0.0) / f64::from(frames);
         let before = clock::gigahertz();
         let (mut used, mut ours, mut floors) = (0, Vec::new(), Vec::new());
+        let mut theirs: Vec<Vec<f64>> = vec![Vec::new(); peers.len()];
         while used < nanos || ours.len() < LEAST_TURNS {
             let spent = self.turn(|rig, frames| {
                 let start = clock::wall_nanos();
@@ -114,6 +131,16 @@ impl Turns {
             });
             ours.push(per_frame(spent, self.frames));
             floors.push(per_frame(floor, self.frames));
+            // A peer's turn costs two switches of processes, so it comes with some of ours only.
+            let theirs_too = ours.len() % PEERS_EVERY == 1;
+            for (peer, samples) in peers.iter_mut().zip(&mut theirs).filter(|_| theirs_too) {
+                if let Ok(one) = peer {
+                    match one.nanos_per_packet(cost) {
+                        Ok(nanos) => samples.push(nanos),
+                        Err(why) => *peer = Err(why),
+                    }
+                }
+            }
             // An interruption is no work, and must not end the measurement.
             used += spent.clamp(1, nanos / LEAST_TURNS as u64);
             progress(used.min(nanos));
@@ -121,6 +148,14 @@ impl Turns {
         Ok(Measured {
             time: Summary::of(&ours),
             floor: Summary::of(&floors),
+            peers: peers
+                .iter()
+                .zip(&theirs)
+                .map(|(peer, samples)| match peer {
+                    Ok(_) => Ok(Summary::of(samples)),
+                    Err(why) => Err(why.clone()),
+                })
+                .collect(),
             gigahertz: before.max(clock::gigahertz()),
         })
     }
@@ -137,11 +172,11 @@ impl Turns {
         const TURNS: usize = 200;
         let cost = clock::wall_reading_cost();
         let gigahertz = clock::gigahertz();
-        let mut nanos: [Vec<f64>; 4] = Default::default();
+        let mut nanos: [Vec<f64>; STAGES] = Default::default();
         for _ in 0..TURNS {
             let mut watch = Timed {
-                nanos: [0; 4],
-                times: [0; 4],
+                nanos: [0; STAGES],
+                times: [0; STAGES],
             };
             self.turn(|rig, frames| rig.drain_with(frames, &mut watch))?;
             for ((all, nanos), times) in nanos.iter_mut().zip(watch.nanos).zip(watch.times) {
@@ -150,7 +185,7 @@ impl Turns {
             }
         }
         let mut counted = Counted {
-            counts: [0; 4],
+            counts: [0; STAGES],
             failure: None,
         };
         if count {
@@ -160,7 +195,9 @@ impl Turns {
             }
         }
         let shares = Stage::ALL.iter().zip(&nanos).zip(counted.counts);
+        let ran = |nanos: &[f64]| nanos.iter().any(|nanos| *nanos > 0.0);
         Ok(shares
+            .filter(|((_, nanos), instructions)| *instructions > 0 || ran(nanos))
             .map(|((stage, nanos), instructions)| Share {
                 stage: stage.name(),
                 cycles_per_packet: round(Summary::of(nanos).median * gigahertz),
@@ -171,8 +208,8 @@ impl Turns {
 }
 
 struct Timed {
-    nanos: [u64; 4],
-    times: [u32; 4],
+    nanos: [u64; STAGES],
+    times: [u32; STAGES],
 }
 
 impl Watch for Timed {
@@ -187,7 +224,7 @@ impl Watch for Timed {
 }
 
 struct Counted {
-    counts: [u64; 4],
+    counts: [u64; STAGES],
     failure: Option<std::io::Error>,
 }
 

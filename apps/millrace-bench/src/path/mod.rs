@@ -6,10 +6,12 @@
 //! what the memory traffic alone costs on this machine at this moment.
 
 mod baseline;
-mod case;
+pub mod case;
+mod chain;
 mod floor;
 mod measure;
-mod rig;
+mod peer;
+pub mod rig;
 
 use crate::report::{self, Line, Report, Summary, or_dash, round};
 use crate::{BenchError, clock};
@@ -17,6 +19,7 @@ use baseline::Baseline;
 use case::{Case, FAMILY, Metadata, Scenario, State};
 use measure::{Measured, Share, Turns};
 use millrace_driver::simd::CpuPath;
+use peer::Peer;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -31,7 +34,7 @@ pub struct Args {
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
-    /// What to do with the frames (may be given several times); all three by default
+    /// What to do with the frames (may be given several times); everything by default
     #[arg(long = "scenario", value_name = "NAME")]
     pub scenarios: Vec<Scenario>,
     /// Frames that a poll brings, 1 to 128 (may be given several times); 1, 4, 8, 32 and 64 by default
@@ -59,6 +62,9 @@ pub struct Args {
     /// Show what each stage of each row takes
     #[arg(long)]
     pub breakdown: bool,
+    /// Also measure other drivers' functions on the same kind of rings: the programs that `make bench-peers` puts into DIR
+    #[arg(long, value_name = "DIR")]
+    pub peers: Option<PathBuf>,
     /// Also write the report as one HTML file with plots
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
@@ -85,7 +91,7 @@ pub struct Row {
     pub state: State,
     /// What is read of the write-backs.
     pub metadata: Metadata,
-    /// The code that ran: `scalar` or `avx2`.
+    /// The code that ran: `scalar` or `avx2`; a peer's name.
     pub path: &'static str,
     /// Core cycles a packet; see the report's notes.
     pub cycles_per_packet: f64,
@@ -95,6 +101,9 @@ pub struct Row {
     pub vs_floor: f64,
     /// The middle 80 % of the turns lie within this many percent of the median, to both sides.
     pub spread_percent: f64,
+    /// What a person should know about this row: why a peer has no numbers.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub about: String,
     /// What each stage takes, if that was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub breakdown: Vec<Share>,
@@ -123,8 +132,22 @@ impl Row {
             instructions_per_packet: instructions.map(round),
             vs_floor: (time.median / floor.median * 100.0).round() / 100.0,
             spread_percent: time.spread_percent,
+            about: String::new(),
             breakdown: Vec::new(),
             key: case.key(),
+        }
+    }
+
+    /// A peer's, or the row that says why there is none.
+    fn of_peer(case: &Case, name: &'static str, measured: Measured, outcome: Result<f64, String>) -> Row {
+        let (instructions, about) = match outcome {
+            Ok(count) => (Some(count).filter(|count| count.is_finite()), String::new()),
+            Err(why) => (None, why),
+        };
+        Row {
+            path: name,
+            about,
+            ..Row::new(case, Some(&measured), instructions)
         }
     }
 }
@@ -132,7 +155,7 @@ impl Row {
 impl Line for Row {
     fn header() -> String {
         format!(
-            "{:<7} {:<8} {:>5} {:>5} {:<5} {:<8} {:<6} {:>9} {:>9} {:>8} {:>6}",
+            "{:<7} {:<8} {:>5} {:>5} {:<5} {:<8} {:<9} {:>9} {:>9} {:>8} {:>6}",
             "family",
             "scenario",
             "burst",
@@ -149,7 +172,7 @@ impl Line for Row {
 
     fn line(&self) -> String {
         let mut line = format!(
-            "{:<7} {:<8} {:>5} {:>5} {:<5} {:<8} {:<6} {:>9.1} {:>9} {:>8.2} {:>6.1}",
+            "{:<7} {:<8} {:>5} {:>5} {:<5} {:<8} {:<9} {:>9} {:>9} {:>8} {:>6}",
             self.family,
             self.scenario,
             self.burst,
@@ -157,11 +180,15 @@ impl Line for Row {
             self.state,
             self.metadata,
             self.path,
-            self.cycles_per_packet,
+            number(self.cycles_per_packet, 1),
             or_dash(self.instructions_per_packet),
-            self.vs_floor,
-            self.spread_percent
+            number(self.vs_floor, 2),
+            number(self.spread_percent, 1)
         );
+        if !self.about.is_empty() {
+            line.push_str("  ");
+            line.push_str(&self.about);
+        }
         for share in &self.breakdown {
             line.push_str(&format!(
                 "\n{:>50} {:>9.1} {:>9}",
@@ -171,6 +198,15 @@ impl Line for Row {
             ));
         }
         line
+    }
+}
+
+/// A number of a table, or a dash for none.
+fn number(value: f64, digits: usize) -> String {
+    if value.is_finite() {
+        format!("{value:.digits$}")
+    } else {
+        "-".to_owned()
     }
 }
 
@@ -192,16 +228,17 @@ pub fn run(args: &Args) -> Result<(), BenchError> {
     }
     let machine = report::machine();
     clock::stay_on_this_cpu();
-    let rows = cases(args)
-        .iter()
-        .map(|case| row(args, case))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut rows = Vec::new();
+    let (mut versions, mut page) = (Vec::new(), 0);
+    for case in cases(args) {
+        rows.extend(measure_case(args, &case, &mut versions, &mut page)?);
+    }
     let instructions = if args.no_instructions {
         "instructions were not counted"
     } else {
         "instructions: single steps over one turn"
     };
-    let notes = vec![
+    let mut notes = vec![
         "the bench plays the NIC on the rings; only the driver's turns, of half a ring each, are timed: no PCIe, no IOMMU, \
          no MMIO, no program"
             .to_owned(),
@@ -215,7 +252,20 @@ pub fn run(args: &Args) -> Result<(), BenchError> {
          are out too"
             .to_owned(),
         instructions.to_owned(),
+        format!(
+            "packet buffers, the floor's too, on pages of {} KiB{}",
+            page >> 10,
+            if page > 4096 { "" } else { ": `millrace-setup hugepages 64M` sets larger ones aside, which is faster" }
+        ),
+        clock::load(),
     ];
+    if args.peers.is_some() {
+        notes.push(format!(
+            "peers ({}): their own receive and transmit functions on queues filled in by hand, in a process of their own on \
+             the same processor, turns between ours; built by `make bench-peers` from Debian's source package",
+            if versions.is_empty() { "none is built".to_owned() } else { versions.join(", ") }
+        ));
+    }
     let report = Report {
         bench: "path",
         machine,
@@ -233,7 +283,7 @@ fn cases(args: &Args) -> Vec<Case> {
     }
     let scenarios = or(
         &args.scenarios,
-        &[Scenario::RxDrop, Scenario::Forward, Scenario::Tx],
+        &[Scenario::RxDrop, Scenario::Forward, Scenario::Tx, Scenario::Chain],
     );
     let bursts = or(&args.bursts, &BURSTS);
     let paths = or(&args.paths, &[CpuPath::best()]);
@@ -259,11 +309,24 @@ fn cases(args: &Args) -> Vec<Case> {
     cases
 }
 
-fn row(args: &Args, case: &Case) -> Result<Row, BenchError> {
+/// A case's row, and those of the peers. `versions` collects what the peers are, `page` gets the size of the pages.
+fn measure_case(
+    args: &Args,
+    case: &Case,
+    versions: &mut Vec<String>,
+    page: &mut usize,
+) -> Result<Vec<Row>, BenchError> {
     let nanos = args.millis * 1_000_000;
     let bar = report::progress(case.to_string(), nanos);
     let mut turns = Turns::new(case)?;
-    let measured = turns.measure(nanos, |done| bar.set_position(done))?;
+    *page = turns.page_bytes();
+    let names = args.peers.iter().flat_map(|_| peer::PEERS).collect::<Vec<_>>();
+    let mut peers: Vec<_> = args
+        .peers
+        .iter()
+        .flat_map(|dir| peer::PEERS.map(|(_, program, variant)| Peer::start(dir, program, variant, case)))
+        .collect();
+    let measured = turns.measure(nanos, &mut peers, |done| bar.set_position(done))?;
     bar.set_message("counting instructions");
     let instructions = match args.no_instructions {
         true => None,
@@ -273,8 +336,30 @@ fn row(args: &Args, case: &Case) -> Result<Row, BenchError> {
     if args.breakdown {
         row.breakdown = turns.breakdown(!args.no_instructions)?;
     }
+    let mut rows = vec![row];
+    for (((name, ..), peer), time) in names.into_iter().zip(peers).zip(&measured.peers) {
+        let outcome = peer.and_then(|mut peer| {
+            if !versions.contains(&peer.version) {
+                versions.push(peer.version.clone());
+            }
+            if args.no_instructions {
+                Ok(f64::NAN)
+            } else {
+                peer.instructions()
+            }
+        });
+        let nothing = Summary {
+            median: f64::NAN,
+            spread_percent: f64::NAN,
+        };
+        let theirs = Measured {
+            time: time.as_ref().map_or(nothing, |time| *time),
+            ..measured.clone()
+        };
+        rows.push(Row::of_peer(case, name, theirs, outcome));
+    }
     bar.finish_and_clear();
-    Ok(row)
+    Ok(rows)
 }
 
 /// The cases that a baseline keeps: those that this processor can run.
@@ -293,14 +378,19 @@ fn gated_cases() -> Vec<Case> {
                 });
             }
         }
-        cases.push(Case {
-            scenario: Scenario::Forward,
-            burst: 32,
-            ring: 1024,
-            state: State::Warm,
-            metadata: Metadata::Full,
-            path,
-        });
+        for (scenario, metadata) in [
+            (Scenario::Forward, Metadata::Full),
+            (Scenario::Chain, Metadata::Plain),
+        ] {
+            cases.push(Case {
+                scenario,
+                burst: 32,
+                ring: 1024,
+                state: State::Warm,
+                metadata,
+                path,
+            });
+        }
     }
     cases
 }
@@ -323,11 +413,15 @@ fn gate(file: &std::path::Path) -> Result<(), BenchError> {
     for remark in &verdict.remarks {
         println!("{remark}");
     }
-    if verdict.failures.is_empty() {
-        println!("{} cases counted, none above its limit", rows.len());
-        return Ok(());
+    if !verdict.failures.is_empty() {
+        return Err(BenchError::Gate {
+            failures: verdict.failures,
+        });
     }
-    Err(BenchError::Gate {
-        failures: verdict.failures,
-    })
+    println!("{} cases counted, none above its limit", rows.len());
+    let build = baseline::build();
+    if !baseline.knows(&build) {
+        return Err(BenchError::UnknownBuild { build });
+    }
+    Ok(())
 }

@@ -1,10 +1,12 @@
 //! The driver's queue pair on hand-built rings, with the bench as the NIC.
 
 use super::case::{Case, Metadata, Scenario};
+use super::chain::{self, Chain, TX_QUEUES};
 use crate::BenchError;
 use millrace_driver::harness::{Harness, HarnessConfig, good};
 use millrace_driver::mem::PageSize;
 use millrace_driver::queue::{BATCH, RxBatch, RxQueue, TxMeta, TxQueue};
+use millrace_nic_models::ixgbe::desc::rx::WriteBack;
 use std::hint::black_box;
 
 /// Length of every frame; the bench touches the first line of each.
@@ -21,11 +23,18 @@ const ALL: [u8; BATCH] = {
     all
 };
 
+/// How many parts a turn may have.
+pub const STAGES: usize = 6;
+
 /// A part of the driver's turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// `RxQueue::poll`.
     Receive,
+    /// The program on every frame.
+    Program,
+    /// Verdicts sorted, and a TX queue chosen for each frame.
+    Sort,
     /// Looking at the frames.
     Work,
     /// `TxQueue::push_frames`.
@@ -36,11 +45,20 @@ pub enum Stage {
 
 impl Stage {
     /// In the order in which they run.
-    pub const ALL: [Stage; 4] = [Stage::Receive, Stage::Work, Stage::Push, Stage::Submit];
+    pub const ALL: [Stage; STAGES] = [
+        Stage::Receive,
+        Stage::Program,
+        Stage::Sort,
+        Stage::Work,
+        Stage::Push,
+        Stage::Submit,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Stage::Receive => "receive",
+            Stage::Program => "program",
+            Stage::Sort => "sort",
             Stage::Work => "work",
             Stage::Push => "push",
             Stage::Submit => "submit",
@@ -64,6 +82,18 @@ impl Watch for Unwatched {
     }
 }
 
+fn harness(case: &Case) -> HarnessConfig {
+    HarnessConfig {
+        rx_ring: case.ring,
+        tx_ring: case.ring,
+        buffers: 4 * case.ring,
+        page: PageSize::Best,
+        path: case.path,
+        frame: chain::frame(FRAME),
+        ..HarnessConfig::default()
+    }
+}
+
 /// The played NIC, and the driver's queue pair with something to do.
 pub struct Rig {
     case: Case,
@@ -72,19 +102,32 @@ pub struct Rig {
     tx: TxQueue,
     /// One for every burst of a turn that only sends, else one.
     batches: Vec<RxBatch>,
+    /// What follows a poll, if that is the whole chain.
+    chain: Option<Box<Chain>>,
 }
 
 impl Rig {
     /// Empty rings.
     pub fn new(case: &Case) -> Result<Rig, BenchError> {
-        let (nic, rx, tx) = Harness::new(&HarnessConfig {
-            rx_ring: case.ring,
-            tx_ring: case.ring,
-            buffers: 4 * case.ring,
-            page: PageSize::Best,
-            path: case.path,
-            ..HarnessConfig::default()
-        })?;
+        if case.scenario != Scenario::Chain {
+            return Ok(Rig::on(case, Harness::new(&harness(case))?));
+        }
+        let mut pairs = Harness::several(&harness(case), TX_QUEUES)?.into_iter();
+        let (Some(first), Some(second)) = (pairs.next(), pairs.next()) else {
+            return Err(BenchError::QueuesGone);
+        };
+        let mut rig = Rig::on(case, first);
+        rig.chain = Some(Box::new(Chain::new(second)?));
+        Ok(rig)
+    }
+
+    /// As [`new`](Self::new), `n` times, on queue pairs of one port.
+    pub fn several(case: &Case, n: u16) -> Result<Vec<Rig>, BenchError> {
+        let pairs = Harness::several(&harness(case), n)?;
+        Ok(pairs.into_iter().map(|pair| Rig::on(case, pair)).collect())
+    }
+
+    fn on(case: &Case, (nic, rx, tx): (Harness, RxQueue, TxQueue)) -> Rig {
         let batches = match case.scenario {
             Scenario::Tx => case.ring.div_ceil(case.burst.min(BATCH as u32)),
             _ => 1,
@@ -93,25 +136,35 @@ impl Rig {
         for batch in &mut batches {
             batch.set_limit(case.burst as usize);
         }
-        Ok(Rig {
+        Rig {
             case: *case,
             nic,
             rx,
             tx,
             batches,
-        })
+            chain: None,
+        }
+    }
+
+    /// Bytes of a page of the packet buffers.
+    pub fn page_bytes(&self) -> usize {
+        self.nic.region().memory().page_size()
     }
 
     /// The NIC's turn: takes everything that was sent, then receives `frames`, or lays them ready to be sent. Fails if the
     /// driver had not sent all of the `before` frames it was given the last time, or has not posted buffers enough.
     pub fn supply(&mut self, before: u32, frames: u32) -> Result<(), BenchError> {
-        let sent = self.nic.tx.transmit_all();
+        let mut sent = self.nic.tx.transmit_all();
+        if let Some(chain) = &mut self.chain {
+            sent += chain.transmit_all();
+        }
         let should = match self.case.scenario {
             Scenario::RxDrop => 0,
             _ => before,
         };
         let received = match self.case.scenario {
             Scenario::Tx => self.lay_ready(frames),
+            Scenario::Chain => self.receive_flows(frames)?,
             _ => self.nic.rx.receive_same(frames, good(FRAME).encode()),
         };
         if (sent, received) == (should, frames) {
@@ -123,6 +176,22 @@ impl Rig {
                 "{sent} of {should} frames were sent, and room was for {received} of {frames} more"
             ),
         })
+    }
+
+    /// Frames of many flows, whose hashes choose their TX queues.
+    fn receive_flows(&mut self, frames: u32) -> Result<u32, BenchError> {
+        let flow = |i: u32| WriteBack {
+            hash: i.wrapping_mul(0x9e37_79b9),
+            rss_type: 1,
+            ..good(FRAME)
+        };
+        self.nic
+            .rx
+            .receive(frames, flow)
+            .map_err(|error| BenchError::WrongOutcome {
+                case: "chain",
+                outcome: error.to_string(),
+            })
     }
 
     fn lay_ready(&mut self, frames: u32) -> u32 {
@@ -145,6 +214,7 @@ impl Rig {
     pub fn drain_with(&mut self, frames: usize, watch: &mut impl Watch) {
         match (self.case.scenario, self.case.metadata) {
             (Scenario::Tx, _) => self.send(watch),
+            (Scenario::Chain, _) => self.chain(frames, watch),
             (Scenario::RxDrop, Metadata::Plain) => self.poll(frames, watch, |_| (), false),
             (Scenario::RxDrop, Metadata::Full) => self.poll(frames, watch, look_at_all, false),
             (Scenario::Forward, Metadata::Plain) => {
@@ -189,6 +259,27 @@ impl Rig {
                     watch.stage(Stage::Submit, || self.tx.submit());
                     unsent = 0;
                 }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn chain(&mut self, frames: usize, watch: &mut impl Watch) {
+        let (Some(chain), [batch, ..]) = (&mut self.chain, &mut self.batches[..]) else {
+            return;
+        };
+        let (mut left, mut unsent) = (frames, 0);
+        while left > 0 {
+            let n = watch.stage(Stage::Receive, || self.rx.poll(batch)).min(BATCH);
+            if n == 0 {
+                break;
+            }
+            left = left.saturating_sub(n);
+            chain.deal(batch, n, &mut self.tx, watch);
+            unsent += n;
+            if unsent >= self.case.burst as usize || left == 0 {
+                chain.submit(&mut self.tx, watch);
+                unsent = 0;
             }
         }
     }
@@ -289,7 +380,7 @@ mod tests {
 
     #[test]
     fn each_scenario_deals_with_all_its_frames_at_every_burst() {
-        for scenario in [Scenario::RxDrop, Scenario::Forward, Scenario::Tx] {
+        for scenario in [Scenario::RxDrop, Scenario::Forward, Scenario::Tx, Scenario::Chain] {
             for burst in [1, 3, 32, 64, 128] {
                 let mut rig = Rig::new(&case(scenario, burst)).unwrap();
                 let mut before = 0;

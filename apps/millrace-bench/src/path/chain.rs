@@ -1,0 +1,140 @@
+//! The whole chain behind a poll: a program on every frame, verdicts sorted, a TX queue chosen for each frame that goes out,
+//! and the frames of each queue sent together.
+
+use super::rig::{Stage, Watch};
+use crate::BenchError;
+use arrayvec::ArrayVec;
+use millrace_driver::harness::Harness;
+use millrace_driver::queue::{BATCH, RxBatch, RxQueue, TxMeta, TxQueue};
+use millrace_driver::steering::TxSteering;
+use millrace_ebpf::{EngineKind, Instance, Loader, Object, Verdict, XdpAction, XdpBuff};
+use millrace_nic_models::packet::build::Frame;
+use std::net::Ipv4Addr;
+
+/// `bpf/chain.bpf.c`: swaps addresses and sends the frame back.
+const OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/chain.bpf.o"));
+const PROGRAM: &str = "chain";
+/// TX queues to choose from.
+pub const TX_QUEUES: u16 = 2;
+
+/// Everything between a poll and the doorbells.
+pub struct Chain {
+    program: Instance,
+    verdicts: [Verdict; BATCH],
+    /// Where the program has left each frame: offset and length.
+    extents: [(usize, usize); BATCH],
+    steering: TxSteering,
+    /// Frames for each queue, by number.
+    out: [ArrayVec<u8, BATCH>; TX_QUEUES as usize],
+    /// The second queue pair, of which only the sending half is used.
+    nic: Harness,
+    tx: TxQueue,
+    _rx: RxQueue,
+    /// Frames that were not sent: the program wanted something else, or a ring was full.
+    pub lost: u64,
+}
+
+impl Chain {
+    /// With a second queue pair of the same port.
+    pub fn new((nic, rx, tx): (Harness, RxQueue, TxQueue)) -> Result<Chain, BenchError> {
+        let loaded = Loader::new().cpus(1).load(&Object::parse(OBJECT)?)?;
+        let program = loaded
+            .program(Some(PROGRAM))?
+            .instance(EngineKind::default(), 0)?;
+        let mut steering = TxSteering::new(TX_QUEUES).map_err(BenchError::balancer)?;
+        // As XPS would be set up for a worker that may use both queues: flows are spread by the hash that the NIC gave.
+        let queues: Vec<u16> = (0..TX_QUEUES).collect();
+        steering.set_rxq(0, &queues).map_err(BenchError::balancer)?;
+        Ok(Chain {
+            program,
+            verdicts: [Verdict::default(); BATCH],
+            extents: [(0, 0); BATCH],
+            steering,
+            out: Default::default(),
+            nic,
+            tx,
+            _rx: rx,
+            lost: 0,
+        })
+    }
+
+    /// What the second queue has sent, as the NIC takes it.
+    pub fn transmit_all(&mut self) -> u32 {
+        self.nic.tx.transmit_all()
+    }
+
+    /// Deals with `n` frames that a poll has brought.
+    #[inline(always)]
+    pub fn deal(&mut self, batch: &mut RxBatch, n: usize, first: &mut TxQueue, watch: &mut impl Watch) {
+        watch.stage(Stage::Program, || self.run(batch));
+        watch.stage(Stage::Sort, || self.sort(batch, n));
+        watch.stage(Stage::Push, || {
+            let queues = [first, &mut self.tx];
+            for (tx, out) in queues.into_iter().zip(&self.out) {
+                if !out.is_empty() {
+                    let sent = tx.push_frames(batch, out, &TxMeta::NONE);
+                    self.lost += (out.len() - sent) as u64;
+                }
+            }
+        });
+    }
+
+    /// Both doorbells.
+    #[inline(always)]
+    pub fn submit(&mut self, first: &mut TxQueue, watch: &mut impl Watch) {
+        watch.stage(Stage::Submit, || {
+            first.submit();
+            self.tx.submit();
+        });
+    }
+
+    /// The program over the batch.
+    #[inline(always)]
+    fn run(&mut self, batch: &mut RxBatch) {
+        let mut buffs = ArrayVec::<XdpBuff<'_>, BATCH>::new();
+        for view in batch.split_frames_mut().take(BATCH) {
+            buffs.push(XdpBuff::new(view.buffer, view.off, view.len, 0, view.raw));
+        }
+        self.program.run_batch(&mut buffs, &mut self.verdicts);
+        for (extent, buff) in self.extents.iter_mut().zip(&buffs) {
+            *extent = (buff.data_offset(), buff.len());
+        }
+    }
+
+    /// Where each frame goes.
+    #[inline(always)]
+    fn sort(&mut self, batch: &mut RxBatch, n: usize) {
+        self.out.iter_mut().for_each(ArrayVec::clear);
+        let frames = self.verdicts.iter().zip(&self.extents).enumerate().take(n);
+        for (i, (verdict, (off, len))) in frames {
+            if verdict.action() != XdpAction::Tx {
+                self.lost += 1;
+                continue;
+            }
+            batch.set_data(i, *off, *len);
+            let hash = || batch.raws16().get(i).map_or(0, |raw| (raw[0] >> 32) as u32);
+            let queue = self.steering.choose_with(Some(0), 0, hash, None);
+            if let Some(out) = self.out.get_mut(usize::from(queue)) {
+                // A batch has no more frames than a list has room.
+                let _ = out.try_push(i as u8);
+            }
+        }
+    }
+}
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        // The played NIC lets go of its buffers, so that the queues can give them back.
+        self.nic.close();
+    }
+}
+
+/// A frame of `len` bytes for the program to look at.
+pub fn frame(len: u16) -> Vec<u8> {
+    Frame::new()
+        .macs([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])
+        .ipv4(Ipv4Addr::new(198, 18, 0, 1), Ipv4Addr::new(198, 19, 0, 1))
+        .udp(49184, 7)
+        .pad_to(usize::from(len))
+        .build()
+}
