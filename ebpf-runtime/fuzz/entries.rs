@@ -1,4 +1,6 @@
 //! What the fuzz targets call, and a slice of them in every test run: bytes in, nothing out, no panic.
+// Each target uses a part of it.
+#![allow(dead_code)]
 
 use std::sync::Arc;
 
@@ -72,24 +74,21 @@ fn load(bytes: &[u8]) {
 }
 
 /// An object file.
-#[allow(dead_code)]
 pub fn elf(data: &[u8]) {
     load(data);
 }
 
 /// `.BTF` and `.BTF.ext` of an object with one program and room for maps: the first two bytes say where one ends.
-#[allow(dead_code)]
 pub fn btf(data: &[u8]) {
     let Some((split, rest)) = data.split_first_chunk::<2>() else {
         return;
     };
     let at = usize::from(u16::from_le_bytes(*split)).min(rest.len());
     let (types, ext) = rest.split_at(at);
-    load(&object_with(types, ext));
+    load(&object_with(types, ext, &[]));
 }
 
 /// A map by its definition, and operations on it.
-#[allow(dead_code)]
 pub fn maps(data: &[u8]) {
     let mut bytes = data.iter().copied();
     let mut byte = || bytes.next().unwrap_or(0);
@@ -157,7 +156,6 @@ pub fn maps(data: &[u8]) {
 }
 
 /// Instructions over a few maps.
-#[allow(dead_code)]
 pub fn programs(data: &[u8]) {
     let def = |name: &str, kind, key_size, max_entries| MapDef {
         name: name.into(),
@@ -182,9 +180,9 @@ pub fn programs(data: &[u8]) {
     verify_and_run(&program);
 }
 
-/// An ELF object with the program `r0 = 2; exit`, a map variable without a definition, and these sections.
-fn object_with(btf: &[u8], ext: &[u8]) -> Vec<u8> {
-    const NAMES: &[u8] = b"\0xdp\0.maps\0.BTF\0.BTF.ext\0.symtab\0.strtab\0pass\0m\0";
+/// An ELF object with the program `r0 = 2; exit`, a map variable without a definition, BTF, and sections of so many zeroes.
+pub fn object_with(btf: &[u8], ext: &[u8], zeroed: &[u64]) -> Vec<u8> {
+    const NAMES: &[u8] = b"\0xdp\0.maps\0.BTF\0.BTF.ext\0.symtab\0.strtab\0pass\0m\0.bss\0";
     let name = |wanted: &[u8]| {
         let at = NAMES
             .windows(wanted.len() + 1)
@@ -236,6 +234,17 @@ fn object_with(btf: &[u8], ext: &[u8]) -> Vec<u8> {
             headers.extend_from_slice(&u64::to_le_bytes(wide));
         }
     }
+    for size in zeroed {
+        headers.extend_from_slice(&name(b".bss").to_le_bytes());
+        headers.extend_from_slice(&8u32.to_le_bytes());
+        for wide in [3, 0, 0, *size] {
+            headers.extend_from_slice(&wide.to_le_bytes());
+        }
+        headers.extend_from_slice(&[0; 8]);
+        for wide in [8u64, 0] {
+            headers.extend_from_slice(&wide.to_le_bytes());
+        }
+    }
     out.resize(out.len().next_multiple_of(8), 0);
     let at = out.len() as u64;
     out.extend_from_slice(&headers);
@@ -244,7 +253,8 @@ fn object_with(btf: &[u8], ext: &[u8]) -> Vec<u8> {
     ];
     out[..24].copy_from_slice(&head);
     out[40..48].copy_from_slice(&at.to_le_bytes());
-    for (place, value) in [(52, 64u16), (58, 64), (60, 7), (62, 6)] {
+    let count = 7 + zeroed.len() as u16;
+    for (place, value) in [(52, 64u16), (58, 64), (60, count), (62, 6)] {
         out[place..place + 2].copy_from_slice(&value.to_le_bytes());
     }
     out

@@ -211,3 +211,24 @@ fn mutated_elf_btf_maps_and_programs_end_in_an_error_or_a_bounded_run() {
     println!("at most {} MiB of memory", most >> 10);
     assert!(most < MEMORY_KIB, "{most} KiB");
 }
+
+#[test]
+fn zeroes_that_a_file_only_promises_are_bounded() {
+    // Neither empty nor wrong, so that what decides is their size.
+    let empty = [
+        0x9f, 0xeb, 1, 0, 24, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0,
+    ];
+    let no_lines = [&empty[..8], &[0; 16]].concat();
+    let with = |zeroed: &[u64]| {
+        let mut elf = entries::object_with(&empty, &no_lines, zeroed);
+        // The map variable has no definition: its section must not be one of maps.
+        let at = elf.windows(6).position(|w| w == b".maps\0").unwrap();
+        elf[at + 1] = b'n';
+        Object::parse(&elf).map(|o| o.maps().len())
+    };
+    assert_eq!(with(&[16 << 20; 4]).unwrap(), 4);
+    for (count, size) in [(5, 16 << 20), (4000, 16 << 20), (1, 17 << 20), (2, u64::MAX)] {
+        let error = with(&vec![size; count]).unwrap_err().to_string();
+        assert!(error.contains("limit"), "{count} of {size}: {error}");
+    }
+}

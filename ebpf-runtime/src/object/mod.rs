@@ -22,6 +22,8 @@ use mapdefs::{ObjectMap, btf_map, data_map, is_data, legacy_map};
 const FILE_MAX: usize = 64 << 20;
 /// Largest data section, in bytes.
 const DATA_MAX: u64 = 16 << 20;
+/// All of them together: sections of zeroes take no room in the file.
+const DATA_TOTAL: u64 = 64 << 20;
 /// Most sections and symbols in an object.
 const SECTIONS_MAX: usize = 4096;
 const SYMBOLS_MAX: usize = 1 << 18;
@@ -265,6 +267,7 @@ fn parse(data: &[u8]) -> Result<Object, LoadError> {
     };
 
     let mut maps: Vec<ObjectMap> = Vec::new();
+    let mut data_total = 0;
     let mut code = Vec::new();
     for (index, section) in sections.iter().enumerate() {
         let name = name_of(section);
@@ -321,6 +324,12 @@ fn parse(data: &[u8]) -> Result<Object, LoadError> {
         } else if name == "maps" {
             legacy_section(index, contents(section)?, &symbols, &mut maps)?;
         } else if is_data(&name) && size > 0 {
+            data_total += size.min(DATA_TOTAL);
+            if data_total > DATA_TOTAL {
+                return Err(bad(format!(
+                    "its data sections together exceed the limit of {DATA_TOTAL} bytes"
+                )));
+            }
             if size > DATA_MAX {
                 return Err(bad(format!(
                     "section `{name}`: {size} bytes are more than the limit of {DATA_MAX}"
@@ -369,6 +378,12 @@ fn parse(data: &[u8]) -> Result<Object, LoadError> {
             pinned: false,
             kconfig,
         });
+    }
+    if maps.len() > MAPS_MAX {
+        return Err(bad(format!(
+            "{} maps are more than the limit of {MAPS_MAX}",
+            maps.len()
+        )));
     }
     let places = Places::new(&maps, &code);
     let mut inits = Vec::new();
