@@ -119,7 +119,7 @@ pub fn maps(data: &[u8]) {
         if operations > 256 {
             return;
         }
-        let mut take = |len: u32| {
+        let take = |len: u32| {
             let len = (len as usize).min(more.len());
             more[..len].to_vec()
         };
@@ -134,19 +134,19 @@ pub fn maps(data: &[u8]) {
         }
         let flags = MapFlags::from_raw(u64::from(operation >> 3 & 7)).unwrap_or_default();
         match operation & 7 {
-            0 | 1 => drop(map.update(&key, &value, flags)),
-            2 => drop(map.lookup(&key)),
-            3 => drop(map.delete(&key)),
-            4 => drop(map.next_key(Some(&key))),
-            5 => drop(map.update_percpu(&key, &[value.clone(), value], flags)),
+            0 | 1 => _ = map.update(&key, &value, flags),
+            2 => _ = map.lookup(&key),
+            3 => _ = map.delete(&key),
+            4 => _ = map.next_key(Some(&key)),
+            5 => _ = map.update_percpu(&key, &[value.clone(), value], flags),
             6 => assert!(
                 map.iter().take(1 << 16).count() < 1 << 16,
                 "iteration does not end"
             ),
             _ => {
-                drop(map.lookup_percpu(&key));
-                drop(map.consume(16, |_| {}));
-                drop(map.freeze());
+                _ = map.lookup_percpu(&key);
+                _ = map.consume(16, |_| {});
+                _ = map.freeze();
             }
         }
         let step = usize::from(operation % 5) + 1;
@@ -180,6 +180,9 @@ pub fn programs(data: &[u8]) {
     verify_and_run(&program);
 }
 
+/// Name, type, flags, contents, link, entry size.
+type Section<'a> = (&'a [u8], u32, u64, &'a [u8], u32, u64);
+
 /// An ELF object with the program `r0 = 2; exit`, a map variable without a definition, BTF, and sections of so many zeroes.
 pub fn object_with(btf: &[u8], ext: &[u8], zeroed: &[u64]) -> Vec<u8> {
     const NAMES: &[u8] = b"\0xdp\0.maps\0.BTF\0.BTF.ext\0.symtab\0.strtab\0pass\0m\0.bss\0";
@@ -206,8 +209,7 @@ pub fn object_with(btf: &[u8], ext: &[u8], zeroed: &[u64]) -> Vec<u8> {
         symbol(name(b"m"), 0x11, 2, 32),
     ]
     .concat();
-    // Name, type, flags, contents, link, entry size.
-    let sections: [(&[u8], u32, u64, &[u8], u32, u64); 7] = [
+    let sections: [Section<'_>; 7] = [
         (b"", 0, 0, &[], 0, 0),
         (b"xdp", 1, 6, &code, 0, 0),
         (b".maps", 1, 3, &[0; 32], 0, 0),
