@@ -387,10 +387,18 @@ impl Bench<'_> {
     }
 
     fn latency(&mut self) -> Result<Vec<Row>, BenchError> {
-        let throughput = self.throughput()?;
+        let (highest, throughput) = (self.highest()?, self.throughput()?);
+        // Delays can be told of a line that loses frames at every rate, too.
+        let (whole, of) = match throughput > 0.0 {
+            true => (throughput, ""),
+            false => (
+                highest / 10.0,
+                "no rate passed; load is of a tenth of the highest; ",
+            ),
+        };
         let mut rows = Vec::new();
         for load in LATENCY_LOADS {
-            let rate = throughput * load / 100.0;
+            let rate = whole * load / 100.0;
             let outcome = self.trial(Some(rate), rate, true)?;
             let at = |share: f64| Some(micros(outcome.delays.value_at_quantile(share)));
             let mut row = Row::new(Test::Latency, self.size, outcome.received_pps());
@@ -400,8 +408,9 @@ impl Bench<'_> {
             (row.p99_us, row.p999_us) = (at(0.99), at(0.999));
             row.max_us = Some(micros(outcome.delays.max()));
             row.delays = distribution(&outcome);
+            row.about = of.to_owned();
             if outcome.reordered > 0 {
-                row.about = format!("{} reordered", outcome.reordered);
+                row.about.push_str(&format!("{} reordered", outcome.reordered));
             }
             rows.push(row);
         }

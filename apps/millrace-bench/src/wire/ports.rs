@@ -14,6 +14,8 @@ use std::time::Duration;
 
 /// How long a real link may take to come up.
 const LINK_WAIT: Duration = Duration::from_secs(10);
+/// How long frames may be under way. RFC 2544 (24) waits for two seconds, for networks; here is a cable.
+const PATIENCE_NANOS: u64 = 250_000_000;
 /// Addresses of the models.
 const MACS: [[u8; 6]; 2] = [[0x02, 0, 0, 0, 0, 1], [0x02, 0, 0, 0, 0, 2]];
 /// Rounds of both models that one thread does before it looks whether it is to stop.
@@ -57,6 +59,8 @@ impl Drop for End {
 pub struct Ports {
     pub from: End,
     pub to: End,
+    /// After the last frame was sent, so long without one received ends a trial.
+    pub patience_nanos: u64,
     models: Option<[Arc<LocalDevice>; 2]>,
 }
 
@@ -78,6 +82,7 @@ impl Ports {
         Ok(Ports {
             from: End::open(from.clone(), ring, Duration::ZERO)?,
             to: End::open(to.clone(), ring, Duration::ZERO)?,
+            patience_nanos: PATIENCE_NANOS,
             models: Some([from, to]),
         })
     }
@@ -89,6 +94,7 @@ impl Ports {
         let mut ports = Ports {
             from: End::open(from, ring, Duration::ZERO)?,
             to: End::open(to, ring, LINK_WAIT)?,
+            patience_nanos: PATIENCE_NANOS,
             models: None,
         };
         for end in [&mut ports.from, &mut ports.to] {
