@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::maps::{MapFlags, MapType};
-use crate::object::kconfig::Host;
+use crate::object::kconfig::{self, Host, Variable};
 use crate::object::mapdefs::ObjectMap;
 use crate::object::{Object, Target};
 use crate::program::Collection;
@@ -66,17 +66,26 @@ impl Loader {
     pub fn load(self, object: &Object) -> Result<Loaded, LoadError> {
         let cpus = self.cpus.unwrap_or(1).max(1);
         self.names_exist(object)?;
+        let host = match object.maps.iter().any(|m| !m.kconfig.is_empty()) {
+            true => Host::ask(),
+            false => Host::default(),
+        };
         let mut maps = Vec::new();
         for (index, wanted) in object.maps.iter().enumerate() {
             maps.push(match self.reuse.get(&wanted.def.name) {
                 Some(map) => reused(wanted, map)?,
-                None => self.make(object, index, wanted, cpus)?,
+                None => self.make(object, index, wanted, cpus, &host)?,
             });
         }
         let mut results = Vec::new();
         let mut total = 0;
         for (index, function) in object.functions.iter().enumerate().filter(|(_, f)| f.is_program) {
-            let body = link::link(object, index, self.hook).map(Arc::new);
+            let body = link::link(object, index, self.hook).and_then(|body| {
+                for (at, map) in object.maps.iter().enumerate() {
+                    kconfig::check(&body, at, &self.unknown(map, &host))?;
+                }
+                Ok(Arc::new(body))
+            });
             total += body.as_ref().map_or(0, |b| b.insns.len());
             if total > OBJECT_MAX {
                 return Err(LoadError::Unsupported(format!(
@@ -172,12 +181,20 @@ impl Loader {
         Ok(())
     }
 
+    /// The variables that must have a value and have none.
+    fn unknown<'a>(&self, map: &'a ObjectMap, host: &Host) -> Vec<&'a Variable> {
+        let wanted = map.kconfig.iter().filter(|v| !v.weak);
+        let given = |v: &Variable| self.globals.contains_key(&v.name) || host.knows(v);
+        wanted.filter(|v| !given(v)).collect()
+    }
+
     fn make(
         &self,
         object: &Object,
         index: usize,
         wanted: &ObjectMap,
         cpus: u32,
+        host: &Host,
     ) -> Result<Arc<Map>, LoadError> {
         if wanted.unsupported.is_some() {
             // Holds the place; linking refuses the programs that name it.
@@ -213,10 +230,8 @@ impl Loader {
         if wanted.data {
             let mut contents = wanted.initial.clone().unwrap_or_default();
             contents.resize(def.value_size as usize, 0);
-            let known = |name: &String| self.globals.contains_key(name);
-            let host = (!wanted.kconfig.is_empty()).then(Host::ask);
-            for variable in wanted.kconfig.iter().filter(|v| !known(&v.name)) {
-                host.iter().try_for_each(|h| h.put(variable, &mut contents))?;
+            for variable in &wanted.kconfig {
+                host.put(variable, &mut contents);
             }
             for global in object.globals.iter().filter(|g| g.map == index) {
                 if let Some(value) = self.globals.get(&global.name) {

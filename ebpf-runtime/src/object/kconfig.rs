@@ -7,6 +7,8 @@ use std::collections::HashMap;
 
 use super::btf::{Btf, Kind};
 use crate::LoadError;
+use crate::insn;
+use crate::program::Body;
 
 /// One variable.
 #[derive(Debug, Clone)]
@@ -72,7 +74,30 @@ pub(crate) fn variables(btf: &Btf, weak: impl Fn(&str) -> Option<bool>) -> (Vec<
     (out, end)
 }
 
+/// Refuses a program that names a variable which must have a value and has none. `map` is the index of `.kconfig`.
+pub(crate) fn check(body: &Body, map: usize, unknown: &[&Variable]) -> Result<(), LoadError> {
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    for pair in body.insns.windows(2) {
+        let [insn, second] = pair else { continue };
+        if !insn.is_wide() || insn.src != insn::IMM_MAP_VALUE || insn.imm != map as i32 {
+            continue;
+        }
+        let names = |v: &&&Variable| (v.offset..v.offset + v.size).contains(&(second.imm as usize));
+        if let Some(variable) = unknown.iter().find(names) {
+            return Err(LoadError::Unsupported(format!(
+                "program `{}` wants `{}` of the kernel's configuration, which is not known here; give it a value \
+                 (Loader::global), or declare it __weak",
+                body.name, variable.name
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// What is known of the host.
+#[derive(Default)]
 pub(crate) struct Host {
     version: u32,
     settings: HashMap<String, String>,
@@ -103,25 +128,25 @@ impl Host {
         }
     }
 
-    /// Writes a variable's value into its place.
-    pub fn put(&self, variable: &Variable, contents: &mut [u8]) -> Result<(), LoadError> {
+    /// Writes a variable's value into its place, if there is one.
+    pub fn put(&self, variable: &Variable, contents: &mut [u8]) {
         let place = contents.get_mut(variable.offset..variable.offset + variable.size);
-        let bytes = self.value(variable).zip(place);
-        match bytes {
-            Some((bytes, place)) if bytes.len() == place.len() => {
-                place.copy_from_slice(&bytes);
-                Ok(())
-            }
-            _ if variable.weak => Ok(()),
-            _ => Err(LoadError::Unsupported(format!(
-                "the object wants `{}` of the kernel's configuration, which is not known here; give it a value \
-                 (Loader::global), or declare it __weak",
-                variable.name
-            ))),
+        if let Some((bytes, place)) = self.value(variable).zip(place) {
+            place.copy_from_slice(&bytes);
         }
     }
 
+    /// Whether there is a value that fits.
+    pub fn knows(&self, variable: &Variable) -> bool {
+        self.value(variable).is_some()
+    }
+
+    /// As many bytes as the variable has.
     fn value(&self, variable: &Variable) -> Option<Vec<u8>> {
+        self.bytes(variable).filter(|v| v.len() == variable.size)
+    }
+
+    fn bytes(&self, variable: &Variable) -> Option<Vec<u8>> {
         let number = |n: u64| {
             let bytes = n.to_le_bytes();
             let fits = variable.size >= 8 || n >> (8 * variable.size) == 0;
@@ -162,12 +187,12 @@ impl Host {
 mod tests {
     use super::*;
 
-    fn variable(name: &str, size: usize, form: Form, weak: bool) -> Variable {
+    fn variable(name: &str, size: usize, form: Form) -> Variable {
         Variable {
             name: name.into(),
             offset: 0,
             size,
-            weak,
+            weak: false,
             form,
         }
     }
@@ -176,11 +201,7 @@ mod tests {
     fn values_are_written_as_their_variable_s_type_wants() {
         let config = "# comment\nCONFIG_HZ=250\nCONFIG_NET=y\nCONFIG_VETH=m\nCONFIG_NAME=\"long name\"\nCONFIG_BASE=0xff00\n";
         let host = Host::of("6.12.9-amd64", config);
-        let value = |name, size, form| {
-            let mut out = vec![0; size];
-            host.put(&variable(name, size, form, false), &mut out)
-                .map(|()| out)
-        };
+        let value = |name, size, form| host.value(&variable(name, size, form));
         assert_eq!(
             value("LINUX_KERNEL_VERSION", 4, Form::Number).unwrap(),
             [9, 12, 6, 0]
@@ -191,17 +212,12 @@ mod tests {
         assert_eq!(value("CONFIG_VETH", 4, Form::Number).unwrap(), [2, 0, 0, 0]);
         assert_eq!(value("CONFIG_NAME", 5, Form::Text).unwrap(), *b"long\0");
         assert_eq!(value("CONFIG_BASE", 2, Form::Number).unwrap(), [0, 0xff]);
-        assert!(value("CONFIG_BASE", 1, Form::Number).is_err(), "it does not fit");
-        let missing = value("CONFIG_NOT_THERE", 4, Form::Number)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            missing.contains("CONFIG_NOT_THERE") && missing.contains("__weak"),
-            "{missing}"
-        );
-        let mut out = [7];
-        host.put(&variable("CONFIG_NOT_THERE", 1, Form::Bool, true), &mut out)
-            .unwrap();
-        assert_eq!(out, [7], "left as it was");
+        assert_eq!(value("CONFIG_BASE", 1, Form::Number), None, "it does not fit");
+        assert_eq!(value("CONFIG_NOT_THERE", 4, Form::Number), None);
+        let mut out = [7; 4];
+        host.put(&variable("CONFIG_NOT_THERE", 4, Form::Number), &mut out);
+        assert_eq!(out, [7; 4], "left as it was");
+        host.put(&variable("CONFIG_HZ", 4, Form::Number), &mut out);
+        assert_eq!(out, [250, 0, 0, 0]);
     }
 }
