@@ -11,7 +11,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::BorrowedFd;
 use std::str::FromStr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const USAGE: &str = "gen:PROTO[,KEY=VALUE]... with PROTO udp4, udp6, tcp4 or tcp6 and the keys flows (1000), size (frame \
      bytes with FCS, 64), dst (10.0.0.1 or 2001:db8::1), dport (80), src (first source address, 10.1.0.1 or \
@@ -27,6 +27,8 @@ const MAX_MEMORY: usize = 1 << 30;
 const FCS: usize = 4;
 /// A rate-limited generator looks at the clock once in this many calls that give nothing.
 const CLOCK_EVERY: u32 = 8;
+/// The part of a second by which a rate-limited generator may be behind.
+const CATCH_UP: u64 = 10;
 
 /// What to generate; [`GenSpec::parse`] reads it from a wire string.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -299,6 +301,12 @@ impl GenWire {
 }
 
 impl Pace {
+    /// How long so many frames take.
+    fn takes(&self, frames: u64) -> Duration {
+        let nanos = u128::from(frames) * 1_000_000_000 / u128::from(self.rate.max(1));
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
     /// Whether frame number `made` is due.
     fn due(&mut self, made: u64) -> bool {
         if made < self.allowed {
@@ -311,6 +319,12 @@ impl Pace {
         let start = *self.start.get_or_insert_with(Instant::now);
         let nanos = u128::from(self.rate) * start.elapsed().as_nanos();
         self.allowed = (nanos / 1_000_000_000) as u64 + 1; // the first frame is due at once
+        // What nobody asked for in time is not made up for in one burst.
+        let most = made + self.rate / CATCH_UP + 1;
+        if let Some(late) = self.allowed.checked_sub(most) {
+            self.start = Some(start + self.takes(late));
+            self.allowed = most;
+        }
         self.skip = CLOCK_EVERY;
         made < self.allowed
     }
@@ -353,6 +367,11 @@ impl Wire for GenWire {
 
     fn is_source(&self) -> bool {
         self.made < self.limit
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let pace = self.pace.as_ref()?;
+        pace.start?.checked_add(pace.takes(pace.allowed))
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {

@@ -30,6 +30,7 @@ pub use pcap::PcapWire;
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Instant;
 
 /// The longest frame that any wire hands over or takes, in bytes without FCS: what the 82599 can receive (its
 /// datasheet gives jumbo frames of up to 15.5 KB with FCS). Longer ones are dropped and counted.
@@ -63,9 +64,14 @@ pub trait Wire: Send {
     /// something always does.
     fn fds(&self) -> Vec<BorrowedFd<'_>>;
 
-    /// Whether the wire makes traffic by itself, so that its model must not sleep.
+    /// Whether the wire makes traffic by itself, so that its model must not sleep while it receives.
     fn is_source(&self) -> bool {
         false
+    }
+
+    /// Of a source that keeps a rate: when its next frame comes, so that its model may sleep till then. `None`: at once.
+    fn due(&self) -> Option<Instant> {
+        None
     }
 
     /// Diagnostics: name and value of each counter.

@@ -1,6 +1,6 @@
 //! Reset values, resets, semaphores, EEPROM, module, MDIO, link, PCI configuration.
 
-use millrace_nic_models::device::{Model, REGION_CONFIG};
+use millrace_nic_models::device::{Model, REGION_CONFIG, Work};
 use millrace_nic_models::ixgbe::regs::{self, TABLE, ctrl, eec, eerd, i2cctl, msca, rah, status, swsm};
 use millrace_nic_models::regs::Access;
 
@@ -286,4 +286,40 @@ fn more_queues_than_configured_do_not_enable() {
     rig.write(regs::RXDCTL, 2, regs::rxdctl::ENABLE);
     assert_ne!(rig.peek(regs::RXDCTL, 1) & regs::rxdctl::ENABLE, 0);
     assert_eq!(rig.peek(regs::RXDCTL, 2) & regs::rxdctl::ENABLE, 0);
+}
+
+#[test]
+fn a_generator_keeps_no_model_awake_that_does_not_receive() {
+    let wire = || millrace_nic_models::wire::open("gen:udp4").unwrap();
+    let mut idle = Rig::with(|config| config.wire = wire());
+    assert_eq!([idle.step(), idle.step(), idle.step()][2], Work::Idle);
+    let mut receiving = Rig::with(|config| config.wire = wire());
+    receiving.bring_up(1, 8);
+    assert_eq!([receiving.step(), receiving.step()], [Work::Busy; 2]);
+}
+
+#[test]
+fn a_receive_queue_gets_its_head_and_tail_after_it_was_enabled_again() {
+    let mut rig = Rig::running(1, 8);
+    let frame = crate::rig::to_port().udp(1, 2).payload(b"x").build();
+    for _ in 0..5 {
+        rig.arrive(&frame);
+    }
+    assert_eq!(rig.peek(regs::RDH, 0), 5);
+    rig.write(regs::RXDCTL, 0, 0);
+    assert_eq!(rig.peek(regs::RXDCTL, 0) & regs::rxdctl::ENABLE, 0);
+    rig.arrive(&frame);
+    // Fresh descriptors, the queue enabled with the old head and tail, and only then new ones: DPDK's order.
+    rig.repost_rx(0, 8);
+    rig.write(regs::RXDCTL, 0, regs::rxdctl::ENABLE);
+    // What comes meanwhile is written nowhere: the old tail would have given it descriptors whose turn comes again.
+    rig.arrive(&frame);
+    assert_eq!(rig.received(0, 5).len(), 0);
+    rig.write(regs::RDH, 0, 0);
+    rig.write(regs::RDT, 0, 7);
+    for _ in 0..7 {
+        rig.arrive(&frame);
+    }
+    assert_eq!(rig.received(0, 0).len(), 7);
+    assert_eq!((rig.peek(regs::RDH, 0), rig.counter("rx_dma_faults")), (7, 0));
 }

@@ -1,6 +1,7 @@
 //! The 82599 model driven by hand, as a driver would: registers, rings in memory, and a wire held at both ends.
 
 mod control;
+mod flow_director;
 mod interrupts;
 mod mapped;
 mod noise;

@@ -292,10 +292,15 @@ impl Rig {
     }
 
     /// Posts all but one descriptor of a fresh ring and enables the queue.
-    pub fn start_rx(&mut self, q: u32, ring: u32, control: u32) {
+    /// Puts an empty buffer into each descriptor.
+    pub fn repost_rx(&mut self, q: u32, ring: u32) {
         for i in 0..ring {
             self.set_descriptor(Rig::rx_descriptor(q, i), [Rig::rx_buffer(q, i), 0]);
         }
+    }
+
+    pub fn start_rx(&mut self, q: u32, ring: u32, control: u32) {
+        self.repost_rx(q, ring);
         self.write(regs::RDBAL, q, Rig::rx_descriptor(q, 0) as u32);
         self.write(regs::RDBAH, q, 0);
         self.write(regs::RDLEN, q, ring * 16);

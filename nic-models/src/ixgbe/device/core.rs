@@ -189,9 +189,12 @@ impl Core {
         };
         let enable = value & rxdctl::ENABLE != 0 && usable;
         if enable && !queue.enabled {
+            // The tail is for software to write once the queue is on (4.6.7.1). An old one would hand over descriptors
+            // of the queue's last life: DPDK's driver sets head and tail a millisecond later.
             queue.ring = Cursor {
                 base,
                 count,
+                tail: queue.ring.head,
                 ..queue.ring
             };
             queue.halted = false;
@@ -285,7 +288,7 @@ impl Core {
     }
 
     /// Whether frames from the wire get in.
-    fn receives(&self) -> bool {
+    pub fn receives(&self) -> bool {
         self.link
             && self.file.one(Id::RXCTRL) & rxctrl::RXEN != 0
             && self.file.one(Id::SECRXCTRL) & secrxctrl::RX_DIS == 0

@@ -1,7 +1,10 @@
-//! Flow director (datasheet 7.1.2.7): perfect match filters. Signature filters are accepted and counted as the register
-//! interface wants it, but steer nothing: they are the 82599's cache of flows it has seen, and a flow that is not in it
-//! goes where RSS says.
+//! Flow director (datasheet 7.1.2.7): perfect match filters, which compare fields, and signature filters, which compare two
+//! hashes of them. Linux's driver keeps the latter as a cache of the flows that it transmits (ATR), so that their other
+//! direction arrives on the same queue.
 
+use std::collections::HashMap;
+
+use super::fdir_hash::Flow;
 use super::file::RegFile;
 use crate::ixgbe::regs::{Id, fdircmd, fdirctrl, fdirm};
 use crate::packet::{L3, L4, Parsed};
@@ -32,16 +35,22 @@ pub(super) struct Hit {
     pub queue: Option<u32>,
     /// Drop it.
     pub drop: bool,
-    /// Software's index of the filter, for the descriptor.
+    /// Software's index of the filter, or the hashes, for the descriptor.
     pub index: u32,
 }
+
+/// What a signature filter compares: hash and signature as FDIRHASH has them, flow type as FDIRCMD has it.
+type Signature = (u32, u32);
+/// Hash in bits 14:0, signature in bits 30:16.
+const SIGNATURE: u32 = 0x7fff_7fff;
 
 /// The filter table.
 #[derive(Debug, Default)]
 pub(super) struct FlowDirector {
     perfect: Option<bool>,
     capacity: u32,
-    signatures: u32,
+    /// Signature filters: the queue, and whether to drop.
+    signatures: HashMap<Signature, (Option<u32>, bool)>,
     filters: Vec<Filter>,
 }
 
@@ -60,7 +69,7 @@ impl FlowDirector {
     /// FDIRFREE: free filters.
     pub fn free(&self) -> u32 {
         self.capacity
-            .saturating_sub(self.filters.len() as u32 + self.signatures)
+            .saturating_sub((self.filters.len() + self.signatures.len()) as u32)
     }
 
     /// FDIRCMD was written: runs the command and gives what the register reads as afterwards.
@@ -68,6 +77,12 @@ impl FlowDirector {
         let done = value & !(fdircmd::CMD | fdircmd::FILTER_VALID);
         let index = file.one(Id::FDIRHASH) >> 16 & 0x7fff;
         let Some(perfect) = self.perfect else { return done };
+        let signature = (
+            file.one(Id::FDIRHASH) & SIGNATURE,
+            value >> fdircmd::L4TYPE_SHIFT & 7,
+        );
+        let queue = (value & fdircmd::QUEUE_EN != 0).then_some(value >> fdircmd::QUEUE_SHIFT & 0x7f);
+        let drop = value & fdircmd::DROP != 0;
         match value & fdircmd::CMD {
             fdircmd::CMD_ADD if perfect => {
                 let known = self.filters.iter().position(|filter| filter.index == index);
@@ -84,8 +99,8 @@ impl FlowDirector {
                     flex: (file.one(Id::FDIRVLAN) >> 16) as u16,
                     l4: value >> fdircmd::L4TYPE_SHIFT & 3,
                     ipv6: value & fdircmd::IPV6 != 0,
-                    queue: (value & fdircmd::QUEUE_EN != 0).then_some(value >> fdircmd::QUEUE_SHIFT & 0x7f),
-                    drop: value & fdircmd::DROP != 0,
+                    queue,
+                    drop,
                 };
                 match known {
                     Some(at) => self.filters[at] = filter,
@@ -95,22 +110,29 @@ impl FlowDirector {
                 done
             }
             fdircmd::CMD_ADD => {
-                if self.free() == 0 {
+                if self.free() == 0 && !self.signatures.contains_key(&signature) {
                     file.count(Id::FDIRFSTAT, 0, 1);
                 } else {
-                    self.signatures += 1;
+                    self.signatures.insert(signature, (queue, drop));
                     file.count(Id::FDIRUSTAT, 0, 1);
                 }
                 done
             }
             fdircmd::CMD_REMOVE => {
-                let before = self.filters.len();
-                self.filters.retain(|filter| filter.index != index);
-                let removed = before != self.filters.len();
+                let removed = if perfect {
+                    let before = self.filters.len();
+                    self.filters.retain(|filter| filter.index != index);
+                    before != self.filters.len()
+                } else {
+                    self.signatures.remove(&signature).is_some()
+                };
                 file.count(if removed { Id::FDIRUSTAT } else { Id::FDIRFSTAT }, 0, 1 << 16);
                 done
             }
-            fdircmd::CMD_QUERY if self.filters.iter().any(|filter| filter.index == index) => {
+            fdircmd::CMD_QUERY
+                if self.filters.iter().any(|filter| filter.index == index)
+                    || self.signatures.contains_key(&signature) =>
+            {
                 done | fdircmd::FILTER_VALID
             }
             _ => done,
@@ -119,10 +141,12 @@ impl FlowDirector {
 
     /// Looks a frame up; counts a match or a miss. `None` where flow director is off or nothing matches.
     pub fn lookup(&self, file: &mut RegFile, frame: &[u8], p: &Parsed) -> Option<Hit> {
-        if self.perfect.is_none() || !p.is_ip() {
-            return None;
-        }
-        let hit = self.find(file, frame, p);
+        let perfect = self.perfect.filter(|_| p.is_ip())?;
+        let hit = if perfect {
+            self.find(file, frame, p)
+        } else {
+            self.find_signature(file, frame, p)
+        };
         file.count(
             if hit.is_some() {
                 Id::FDIRMATCH
@@ -133,6 +157,30 @@ impl FlowDirector {
             1,
         );
         hit
+    }
+
+    fn find_signature(&self, file: &RegFile, frame: &[u8], p: &Parsed) -> Option<Hit> {
+        if self.signatures.is_empty() {
+            return None;
+        }
+        let mask = file.one(Id::FDIRM);
+        let on = |bit| mask & bit == 0;
+        let flow_type = l4_type(p) | if p.l3 == L3::Ipv6 { 4 } else { 0 };
+        let flow = Flow {
+            flow_type,
+            tci: p.tags().first().map_or(0, |tag| tag.tci) & vlan_mask(mask),
+            addresses: fold(p.src_addr(frame)) ^ fold(p.dst_addr(frame)),
+            src_port: p.src_port(frame).unwrap_or(0),
+            dst_port: p.dst_port(frame).unwrap_or(0),
+            flex: if on(fdirm::FLEX) {
+                flexible_bytes(file, frame)
+            } else {
+                0
+            },
+        };
+        let index = flow.hash(file.one(Id::FDIRHKEY)) | flow.hash(file.one(Id::FDIRSKEY)) << 16;
+        let &(queue, drop) = self.signatures.get(&(index, flow_type))?;
+        Some(Hit { queue, drop, index })
     }
 
     fn find(&self, file: &RegFile, frame: &[u8], p: &Parsed) -> Option<Hit> {
@@ -149,18 +197,10 @@ impl FlowDirector {
         };
         let ports =
             u32::from(p.dst_port(frame).unwrap_or(0)) << 16 | u32::from(p.src_port(frame).unwrap_or(0));
-        let l4 = match p.l4 {
-            L4::Udp => 1,
-            L4::Tcp => 2,
-            L4::Sctp => 3,
-            _ => 0,
-        };
+        let l4 = l4_type(p);
         let tci = p.tags().first().map_or(0, |tag| tag.tci);
-        let flex_at = (file.one(Id::FDIRCTRL) >> fdirctrl::FLEX_SHIFT & 0x1f) as usize * 2;
-        // Flexible bytes come in the order they have on the wire.
-        let flex = frame
-            .get(flex_at..flex_at + 2)
-            .map_or(0, |b| u16::from_le_bytes([b[0], b[1]]));
+        // The register has them in the order of the wire.
+        let flex = flexible_bytes(file, frame).swap_bytes();
 
         // A one in a mask ignores the bit; port masks are bit-reversed in each half.
         let mask = file.one(Id::FDIRM);
@@ -172,13 +212,7 @@ impl FlowDirector {
             2 => !halves_reversed(file.one(Id::FDIRTCPM)),
             _ => 0,
         };
-        let mut vlan_mask = 0u16;
-        if on(fdirm::VLANID) {
-            vlan_mask |= 0x0fff;
-        }
-        if on(fdirm::VLANP) {
-            vlan_mask |= 0xe000;
-        }
+        let vlan_mask = vlan_mask(mask);
         self.filters
             .iter()
             .find(|filter| {
@@ -196,6 +230,36 @@ impl FlowDirector {
                 index: filter.index,
             })
     }
+}
+
+/// L4 type as FDIRCMD has it.
+fn l4_type(p: &Parsed) -> u32 {
+    match p.l4 {
+        L4::Udp => 1,
+        L4::Tcp => 2,
+        L4::Sctp => 3,
+        _ => 0,
+    }
+}
+
+/// The bits of a tag that FDIRM lets count.
+fn vlan_mask(fdirm: u32) -> u16 {
+    let on = |bit, bits| if fdirm & bit == 0 { bits } else { 0 };
+    on(fdirm::VLANID, 0x0fff) | on(fdirm::VLANP, 0xe000)
+}
+
+/// The two bytes that FDIRCTRL says where to find, as a number in network order.
+fn flexible_bytes(file: &RegFile, frame: &[u8]) -> u16 {
+    let at = (file.one(Id::FDIRCTRL) >> fdirctrl::FLEX_SHIFT & 0x1f) as usize * 2;
+    frame
+        .get(at..at + 2)
+        .map_or(0, |b| u16::from_be_bytes([b[0], b[1]]))
+}
+
+/// Exclusive or of an address's dwords.
+fn fold(address: &[u8]) -> u32 {
+    let dwords = address.as_chunks::<4>().0.iter();
+    dwords.fold(0, |sum, &dword| sum ^ u32::from_be_bytes(dword))
 }
 
 fn halves_reversed(value: u32) -> u32 {

@@ -12,6 +12,7 @@ mod clock;
 mod core;
 mod eeprom;
 mod fdir;
+mod fdir_hash;
 mod file;
 mod filter;
 mod irq;
@@ -371,7 +372,8 @@ impl Model for Ixgbe82599 {
 
     fn step(&mut self) -> Work {
         let work = self.core.step(&mut *self.wire);
-        if work == Work::Idle && self.wire.is_source() && self.core.link {
+        // A source's next frame is there for the asking, or at a known time; nobody asks while nothing is received.
+        if work == Work::Idle && self.wire.is_source() && self.core.receives() && self.wire.due().is_none() {
             Work::Busy
         } else {
             work
@@ -379,7 +381,12 @@ impl Model for Ixgbe82599 {
     }
 
     fn next_timer(&self) -> Option<Instant> {
-        self.core.next_timer()
+        let frame = if self.wire.is_source() && self.core.receives() {
+            self.wire.due()
+        } else {
+            None
+        };
+        [self.core.next_timer(), frame].into_iter().flatten().min()
     }
 
     fn wait_fds(&self) -> WaitFds<'_> {

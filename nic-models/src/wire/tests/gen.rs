@@ -74,6 +74,23 @@ fn a_rate_is_kept_on_average() {
 }
 
 #[test]
+fn a_rate_says_when_the_next_frame_is_due_and_makes_up_for_little() {
+    let mut wire = GenWire::open("", "udp4,rate=50").unwrap();
+    assert!(wire.due().is_none(), "the first frame is there at once");
+    assert!(wire.recv().unwrap().is_some());
+    let due = wire.due().expect("a time");
+    assert!(due <= Instant::now() + Duration::from_millis(20));
+    assert!(wire.recv().unwrap().is_none() || due <= Instant::now());
+    // 25 frames were due, of which a tenth of a second's are sent.
+    std::thread::sleep(Duration::from_millis(500));
+    let start = Instant::now();
+    let frames = (0..100).filter(|_| wire.recv().unwrap().is_some()).count();
+    let meanwhile = (start.elapsed().as_secs_f64() * 50.0) as usize + 1;
+    assert!((5..=6 + meanwhile).contains(&frames), "{frames} frames");
+    assert!(GenWire::open("", "udp4").unwrap().due().is_none());
+}
+
+#[test]
 fn bad_generator_specs_say_what_is_wrong() {
     for (spec, part) in [
         ("gen:", "unknown protocol"),
