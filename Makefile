@@ -23,13 +23,13 @@ run: deps ## The demonstration: an L4 load balancer on a modelled 82599, serving
 test: deps ## Every test; what cannot run here is skipped by name and counted
 	@scripts/test.sh
 
-guest-test: deps ## Linux's own drivers on the device models, in QEMU guests (fetches about 600 MB once)
+guest-test: deps ## Linux's and DPDK's drivers on the device models, in QEMU guests (fetches about 600 MB once; ALL=1: the newest kernel too)
 	$(CARGO) test -q --workspace --features $(FEATURES) --no-run
-	target/debug/guest-lab
+	target/debug/guest-lab $(if $(ALL),--all)
 
 compat: deps ## Write docs/compat-nics.md and docs/compat-xdp.md anew, from what drivers in guests and the kernel do
 	$(CARGO) test -q --workspace --features $(FEATURES) --no-run
-	target/debug/guest-lab --write-compat
+	target/debug/guest-lab --write-compat $(if $(ALL),--all)
 	MILLRACE_WRITE_COMPAT=1 $(CARGO) test -q --workspace --features $(FEATURES) --test real_programs
 
 soak: deps ## The long variants of the tests

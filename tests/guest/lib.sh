@@ -9,15 +9,19 @@ SELF6=fd55::2
 fail() { RESULT="FAIL $NAME: $*"; return 1; }
 skip() { RESULT="SKIP $NAME: $*"; return 1; }
 
-# wait_for SECONDS COMMAND...: polls until the command succeeds.
+# Whole seconds since the guest booted.
+now() { read -r _uptime _ < /proc/uptime; echo ${_uptime%.*}; }
+
+# wait_for SECONDS COMMAND...: polls until the command succeeds, at least twice. Commands may wait in turn.
 wait_for() {
-    _tries=$(($1 * 10)); shift
-    while [ $_tries -gt 0 ]; do
+    local _until=$(($(now) + $1)) _once=1
+    shift
+    while :; do
         "$@" >/dev/null 2>&1 && return 0
+        [ $(now) -lt $_until ] || [ -n "$_once" ] || return 1
+        _once=
         sleep 0.1
-        _tries=$((_tries - 1))
     done
-    return 1
 }
 
 # ask WORDS...: a request to the helper at the far end of the wire; its answer is in $ANSWER. Not in a subshell.
@@ -42,11 +46,14 @@ counted() {
     _counted=$ANSWER
 }
 
+# What else goes to the log when a scenario fails; suites say.
+what_was_said() { :; }
+
 run_all() {
     for NAME in "$@"; do
         RESULT="PASS $NAME"
         scenario_$NAME
         echo "@@ $RESULT"
-        case "$RESULT" in FAIL*) dmesg | tail -n 15 | sed 's/^/@@ LOG /' ;; esac
+        case "$RESULT" in FAIL*) { what_was_said; dmesg | tail -n 15; } | sed 's/^/@@ LOG /' ;; esac
     done
 }

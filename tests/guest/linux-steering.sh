@@ -1,4 +1,4 @@
-# Which queue a frame lands on: RSS with the key and the table that ethtool prints, and ntuple rules.
+# Which queue a frame lands on: ATR, RSS with the key and the table that ethtool prints, and ntuple rules.
 
 # One line a queue: its number and how many frames it took.
 queues_now() { ethtool -S eth0 | sed -n 's/^ *rx_queue_\([0-9]*\)_packets: /\1 /p'; }
@@ -33,6 +33,17 @@ settle() {
 
 TCP4="proto=tcp4 flows=48 each=10"
 
+# compat: ATR: signature filters that the driver sets for what it sends match what comes back
+scenario_atr_matches_what_comes_back() {
+    settle ethtool -L eth0 combined 4 || return
+    settle ethtool -K eth0 ntuple off || return
+    _before=$(stat fdir_match)
+    _got=$(push 10)
+    [ "$_got" = "$ZERO10" ] || { fail "to the peer: hash '$_got', expected $ZERO10"; return; }
+    _matched=$(($(stat fdir_match) - _before))
+    [ $_matched -ge 50 ] || fail "of the acknowledgements of 10 MB $_matched matched a filter"
+}
+
 # compat: RSS: TCP over IPv4 and IPv6 land where Toeplitz and the table say
 scenario_rss_lands_where_toeplitz_says() {
     settle ethtool -L eth0 combined 4 || return
@@ -60,7 +71,8 @@ scenario_rss_indirection_table() {
     [ "$(rss_table | tr ',' '\n' | sort | uniq -c | tr -s ' \n' ' ')" = " 32 0 96 3 " ] || { fail "weight 1 0 0 3 reads back as $(rss_table)"; return; }
     lands_as_predicted ports $TCP4 || return
     settle ethtool -X eth0 equal 2 || return
-    lands_as_predicted ports $TCP4 || return
+    # Under one in 64 of the keys that the kernel may choose, all these ports share one of two queues.
+    ONE_QUEUE=1 lands_as_predicted ports $TCP4 || return
     settle ethtool -X eth0 default || return
     lands_as_predicted ports $TCP4
 }

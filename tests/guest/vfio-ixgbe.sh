@@ -164,6 +164,7 @@ scenario_setup_undoes_the_rest() {
 }
 
 scenario_no_complaint_in_the_kernel_log() {
-    _w=$(dmesg -r | grep -E '^<[0-4]>' | grep -iE 'vfio|ixgbe|DMAR' | grep -v 'DMAR: .*firmware' | head -n 1)
+    # (What 6.1 has to say of the emulated IOMMU as such is not about us.)
+    _w=$(dmesg -r | grep -E '^<[0-4]>' | grep -iE 'vfio|ixgbe|DMAR' | grep -vE 'DMAR: .*(firmware|Scalable Mode)' | head -n 1)
     [ -z "$_w" ] || fail "$_w"
 }

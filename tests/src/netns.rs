@@ -4,6 +4,9 @@ use std::io;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// Where `ip netns` keeps its names.
+pub const NAMED: &str = "/run/netns";
+
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
 /// Whether this process may make network namespaces (it is root).
@@ -35,6 +38,29 @@ impl Netns {
         run(&["ip", "netns", "add", &ns.name])?;
         ns.run(&["ip", "link", "set", "lo", "up"])?;
         Ok(ns)
+    }
+
+    /// The names of all namespaces that a process of this id has made and not deleted.
+    pub fn made_by(process: u32) -> Vec<String> {
+        let made = |name: &str| {
+            let mut parts = name.rsplit('-');
+            let count = parts.next().and_then(|n| n.parse::<u32>().ok());
+            let by = parts.next().and_then(|n| n.parse().ok());
+            name.starts_with("mr-") && count.is_some() && by == Some(process)
+        };
+        let Ok(names) = std::fs::read_dir(NAMED) else {
+            return Vec::new();
+        };
+        names
+            .flatten()
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| made(name))
+            .collect()
+    }
+
+    /// Deletes the namespace of a name.
+    pub fn delete(name: &str) -> io::Result<()> {
+        run(&["ip", "netns", "del", name]).map(drop)
     }
 
     /// The name `ip netns` knows it by.
@@ -69,7 +95,7 @@ impl Netns {
 impl Drop for Netns {
     fn drop(&mut self) {
         // Nothing to do about a failure here but to say so: the namespace would stay behind.
-        if let Err(e) = run(&["ip", "netns", "del", &self.name]) {
+        if let Err(e) = Self::delete(&self.name) {
             eprintln!("namespace {} was not removed: {e}", self.name);
         }
     }

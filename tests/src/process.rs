@@ -3,7 +3,7 @@
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus};
+use std::process::{Child, ChildStdout, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 /// A program of this workspace, found beside the running one (or one folder up, for tests).
@@ -17,6 +17,10 @@ pub fn sibling(name: &str) -> io::Result<PathBuf> {
     })
 }
 
+/// The environment variable that names, by its process id, who started a [`Process`]: so the
+/// [reaper](crate::reaper) of a killed owner finds it.
+pub const OWNER: &str = "MILLRACE_OWNER";
+
 /// A child of ours; ended (asked first, then made to) on drop.
 #[derive(Debug)]
 pub struct Process {
@@ -28,6 +32,7 @@ impl Process {
     /// Starts it, in a process group of its own: a Ctrl-C at the terminal is for its owner, who ends it in good order.
     pub fn spawn(name: &str, mut command: Command) -> io::Result<Self> {
         command.process_group(0);
+        command.env(OWNER, std::process::id().to_string());
         let child = command
             .spawn()
             .map_err(|e| io::Error::new(e.kind(), format!("starting {name}: {e}")))?;
@@ -40,6 +45,11 @@ impl Process {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.child.id()
+    }
+
+    /// What it writes to standard output, where that is a pipe; given once.
+    pub fn stdout(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
     }
 
     /// Its status if it has ended.

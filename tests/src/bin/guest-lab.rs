@@ -10,6 +10,7 @@ use millrace_tests::guest::scenario::Suite;
 use millrace_tests::guest::suites;
 use millrace_tests::guest::tally::Tally;
 use millrace_tests::netns;
+use millrace_tests::reaper::{self, Reaper};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,9 +23,12 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Debug, Parser)]
 #[command(name = "guest-lab", version)]
 struct Args {
-    /// Kernel series to boot (6.1, 6.12), both when not given; may be given more than once.
+    /// Kernel series to boot (6.1, 6.12, backports), the first two when not given; may be given more than once.
     #[arg(long = "kernel", value_name = "SERIES")]
     kernels: Vec<String>,
+    /// Boot every kernel series, the newest in backports too.
+    #[arg(long, conflicts_with = "kernels")]
+    all: bool,
     /// Boot only what runs this driver: `linux`, `millrace` (ours, on the kernel's VFIO) or `dpdk`.
     #[arg(long, value_name = "NAME")]
     driver: Option<String>,
@@ -61,6 +65,12 @@ enum Helper {
         #[arg(long)]
         model_log: PathBuf,
     },
+    /// Ends what a lab leaves behind when it is killed; started by the lab itself
+    #[command(hide = true, name = reaper::SUBCOMMAND)]
+    Reap {
+        #[arg(long)]
+        owner: u32,
+    },
 }
 
 fn main() -> ExitCode {
@@ -75,23 +85,29 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<u32, LabError> {
-    if let Some(Helper::FarEnd {
-        socket,
-        interface,
-        mac,
-        guest_mac,
-        model_log,
-    }) = &args.helper
-    {
-        let ends = Ends {
-            interface: interface.clone(),
-            macs: (*mac, *guest_mac),
-            model_log: model_log.clone(),
-        };
-        line::serve(socket, &ends)?;
-        return Ok(0);
+    match &args.helper {
+        Some(Helper::FarEnd {
+            socket,
+            interface,
+            mac,
+            guest_mac,
+            model_log,
+        }) => {
+            let ends = Ends {
+                interface: interface.clone(),
+                macs: (*mac, *guest_mac),
+                model_log: model_log.clone(),
+            };
+            line::serve(socket, &ends)?;
+            return Ok(0);
+        }
+        Some(Helper::Reap { owner }) => {
+            reaper::reap(*owner).map_err(LabError::io("ending what a lab left behind"))?;
+            return Ok(0);
+        }
+        None => {}
     }
-    let kernels = kernels(&args.kernels)?;
+    let kernels = kernels(args)?;
     let mut suites = suites::all(&kernels, args.soak, args.only.as_deref());
     if let Some(driver) = &args.driver {
         suites.retain(|suite| suite.driver == driver);
@@ -102,6 +118,7 @@ fn run(args: &Args) -> Result<u32, LabError> {
                 .into(),
         ));
     }
+    let _reaper = Reaper::start().map_err(LabError::io("starting what ends a killed lab's guests"))?;
     let tally = Mutex::new(Tally::new(args.write_compat)?);
     // Nothing panics with the tally in its hands; if something did, what is in it is still what was seen.
     let tallied = || tally.lock().unwrap_or_else(PoisonError::into_inner);
@@ -124,21 +141,23 @@ fn run(args: &Args) -> Result<u32, LabError> {
         .finish()
 }
 
-/// The kernel series that were asked for, or all.
-fn kernels(names: &[String]) -> Result<Vec<Series>, LabError> {
-    if names.is_empty() {
+/// The kernel series that were asked for.
+fn kernels(args: &Args) -> Result<Vec<Series>, LabError> {
+    if args.all {
         return Ok(Series::ALL.to_vec());
     }
-    names
+    if args.kernels.is_empty() {
+        return Ok(Series::USUAL.to_vec());
+    }
+    let known = |name: &String| Series::ALL.into_iter().find(|series| series.name() == name);
+    let unknown = |name| {
+        LabError::Malformed(format!(
+            "unknown kernel series `{name}`: give 6.1, 6.12 or backports"
+        ))
+    };
+    args.kernels
         .iter()
-        .map(|name| {
-            Series::ALL
-                .into_iter()
-                .find(|series| series.name() == name)
-                .ok_or_else(|| {
-                    LabError::Malformed(format!("unknown kernel series `{name}`: give 6.1 or 6.12"))
-                })
-        })
+        .map(|name| known(name).ok_or_else(|| unknown(name)))
         .collect()
 }
 

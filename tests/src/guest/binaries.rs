@@ -13,7 +13,15 @@ pub fn integration_test(name: &str) -> Result<PathBuf, LabError> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
-        .args(["test", "--workspace", "--features", FEATURES, "--no-run"])
+        .args([
+            "test",
+            "--workspace",
+            "--features",
+            FEATURES,
+            "--no-run",
+            "--test",
+            name,
+        ])
         .args(["--message-format", "json", "--quiet"]);
     let out = command.output().map_err(|e| {
         LabError::Unavailable(format!("cargo does not start, so {name} cannot be found: {e}"))

@@ -9,7 +9,8 @@ const INTRODUCTION: &str = "# Which driver works with what
 
 Drivers that were not written here, on the device models; and our driver on a kernel that was not written here. This file
 is written by `make compat` from what the guest lab saw, and `make guest-test` fails when what it sees disagrees with it.
-The kernels are Debian's: 6.1 is bookworm's, 6.12 trixie's. Guests run under QEMU's software emulation.
+The kernels are Debian's: 6.1 is bookworm's, 6.12 trixie's; `make guest-test ALL=1` adds the newest of trixie-backports.
+Guests run under QEMU's software emulation.
 ";
 
 /// What those drivers found wrong; written by hand.

@@ -8,6 +8,7 @@ use super::LabError;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 /// The lab's cache folder and what is in it.
 #[derive(Debug)]
@@ -33,17 +34,22 @@ pub enum Series {
     V6_1,
     /// 6.12, of trixie.
     V6_12,
+    /// The newest of trixie-backports.
+    Backports,
 }
 
 impl Series {
     /// The series that every run boots.
-    pub const ALL: [Self; 2] = [Self::V6_1, Self::V6_12];
+    pub const USUAL: [Self; 2] = [Self::V6_1, Self::V6_12];
+    /// All there are.
+    pub const ALL: [Self; 3] = [Self::V6_1, Self::V6_12, Self::Backports];
 
     /// As it is named on the command line and in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::V6_1 => "6.1",
             Self::V6_12 => "6.12",
+            Self::Backports => "backports",
         }
     }
 
@@ -51,6 +57,7 @@ impl Series {
         match self {
             Self::V6_1 => "bookworm",
             Self::V6_12 => "trixie",
+            Self::Backports => "trixie-backports",
         }
     }
 }
@@ -112,17 +119,16 @@ impl Cache {
         if !dir.join(".complete").exists() {
             let meta = format!("linux-image-amd64/{}", series.suite());
             self.update().map_err(missing(&[&meta]))?;
-            let out = self
-                .apt("apt-cache", &["depends", &meta])
-                .map_err(missing(&[&meta]))?;
-            let text = String::from_utf8_lossy(&out.stdout).into_owned();
-            let package = text
-                .lines()
-                .filter_map(|l| l.trim().strip_prefix("Depends: "))
-                .find(|p| p.starts_with("linux-image-"))
-                .ok_or_else(|| LabError::Unavailable(format!("the mirror names no kernel for {meta}")))?
-                .to_owned();
-            self.download_only(&tree, &[&package])?;
+            let image = self
+                .depends(&meta, &["linux-image-"])?
+                .into_iter()
+                .next()
+                .ok_or_else(|| LabError::Unavailable(format!("the mirror names no kernel for {meta}")))?;
+            // Newer ones keep kernel and modules in packages of their own.
+            let mut packages = self.depends(&image, &["linux-binary-", "linux-modules-"])?;
+            packages.push(image);
+            let packages: Vec<&str> = packages.iter().map(String::as_str).collect();
+            self.download_only(&tree, &packages)?;
         }
         drop(lock);
         let boot = dir.join("boot");
@@ -146,12 +152,27 @@ impl Cache {
         })
     }
 
+    /// The packages that one depends on whose names start with one of these.
+    fn depends(&self, package: &str, starts: &[&str]) -> Result<Vec<String>, LabError> {
+        let out = self
+            .apt("apt-cache", &["depends", package])
+            .map_err(missing(&[package]))?;
+        let wanted = |name: &&str| starts.iter().any(|start| name.starts_with(start));
+        let text = String::from_utf8_lossy(&out.stdout).into_owned();
+        let names = text.lines().filter_map(|l| l.trim().strip_prefix("Depends: "));
+        Ok(names.filter(wanted).map(str::to_owned).collect())
+    }
+
     /// The ethtool that was released with a kernel: a newer one sets fields of a request that an older kernel refuses as
     /// reserved (6.14's `-X` on 6.1). Its libraries are those of the tools' tree.
     pub fn ethtool(&self, series: Series) -> Result<PathBuf, LabError> {
-        let tree = format!("ethtool-{}", series.name());
+        // The tools' own is the newest there is.
+        let (tree, newest) = match series {
+            Series::Backports => ("tools".to_owned(), true),
+            Series::V6_1 | Series::V6_12 => (format!("ethtool-{}", series.name()), false),
+        };
         let dir = self.root.join(&tree);
-        {
+        if !newest {
             let _lock = self.lock()?;
             if !dir.join(".complete").exists() {
                 let package = format!("ethtool/{}", series.suite());
@@ -305,8 +326,18 @@ impl Cache {
                  Acquire::Check-Date \"false\";\n"
             ),
         )?;
+        // A mirror that cannot be reached is not asked anew for each suite.
+        static REFUSED: OnceLock<String> = OnceLock::new();
+        if let Some(why) = REFUSED.get() {
+            return Err(LabError::Unavailable(why.clone()));
+        }
         eprintln!("guest lab: reading the package lists");
-        self.apt("apt-get", &["-q", "update", "--error-on=any"])?;
+        if let Err(error) = self.apt("apt-get", &["-q", "update", "--error-on=any"]) {
+            return Err(match error {
+                LabError::Unavailable(why) => LabError::Unavailable(REFUSED.get_or_init(|| why).clone()),
+                other => other,
+            });
+        }
         write("updated", "")
     }
 

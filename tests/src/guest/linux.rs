@@ -106,7 +106,7 @@ fn stage(suite: &Suite, cache: &Cache, dir: &Path, options: &[&str]) -> Result<S
         memory: 512,
         share: None,
         line: Some(line),
-        deadline: Duration::from_secs(if suite.soak { 900 } else { 420 }),
+        deadline: Duration::from_secs(900),
         alive: vec![Box::new(model), Box::new(peer)],
     })
 }

@@ -190,6 +190,11 @@ impl Model {
         Ok(model)
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// Whether it still runs.
     pub fn alive(&mut self) -> bool {
         self.process.ended().is_none()

@@ -2,6 +2,7 @@
 
 use super::LabError;
 use super::fetch::{Cache, Kernel};
+use crate::process::Process;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -190,16 +191,11 @@ pub fn boot(cache: &Cache, b: &Boot<'_>, mut seen: impl FnMut(Report)) -> Result
     let mut log =
         std::fs::File::create(b.log).map_err(LabError::io(format!("making {}", b.log.display())))?;
     let err = log.try_clone().map_err(LabError::io("making the log"))?;
-    let mut child = c
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(err)
-        .spawn()
-        .map_err(LabError::io("starting QEMU"))?;
+    c.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(err);
+    let mut child = Process::spawn("QEMU", c).map_err(LabError::io("QEMU"))?;
     let (tx, rx) = mpsc::channel();
     let stdout = child
-        .stdout
-        .take()
+        .stdout()
         .ok_or_else(|| LabError::Malformed("QEMU has no serial line".into()))?;
     let reader = std::thread::spawn(move || {
         let mut lines = BufReader::new(stdout);
@@ -231,8 +227,7 @@ pub fn boot(cache: &Cache, b: &Boot<'_>, mut seen: impl FnMut(Report)) -> Result
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
         }
     }
-    let _ = child.kill();
-    let _ = child.wait();
+    child.kill();
     drop(rx);
     let _ = reader.join();
     Ok(end)

@@ -13,10 +13,7 @@ pub fn all(kernels: &[Series], soak: bool, only: Option<&str>) -> Vec<Suite> {
     for &series in kernels {
         suites.push((linux::ixgbe(series, soak), &linux::BRING_UP[..]));
         suites.push((linux::ixgbe_mapped(series, soak), &linux::BRING_UP[..]));
-        // One kernel judges our driver in every run, the others in long ones.
-        if series == Series::V6_12 || soak {
-            suites.push((vfio::ixgbe(series), &vfio::BRING_UP[..]));
-        }
+        suites.push((vfio::ixgbe(series), &vfio::BRING_UP[..]));
     }
     if kernels.contains(&Series::V6_12) {
         suites.push((dpdk::ixgbe(), &dpdk::BRING_UP[..]));

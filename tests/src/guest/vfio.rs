@@ -23,7 +23,7 @@ const IXGBE: &str = include_str!("../../guest/vfio-ixgbe.sh");
 pub const BRING_UP: [&str; 2] = ["setup_sets_hugepages_aside", "setup_binds_to_vfio_pci"];
 
 /// Traffic of the models without a site: enough flows for every queue, at a rate that an emulated CPU can follow.
-const FLOWS: &str = "gen:udp4,flows=64,rate=20000";
+const FLOWS: &str = "gen:udp4,flows=64,rate=4000";
 
 /// How long a client waits for anything.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -103,7 +103,7 @@ fn stage(suite: &Suite, cache: &Cache, dir: &Path) -> Result<Staged, LabError> {
         memory: 1024,
         share: None,
         line: Some(line.socket.clone()),
-        deadline: Duration::from_secs(420),
+        deadline: Duration::from_secs(900),
         alive: vec![
             Box::new(trapped),
             Box::new(mapped),
