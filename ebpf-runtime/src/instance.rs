@@ -6,7 +6,7 @@ use crate::interp::{Core, Interp};
 use crate::jit::Jit;
 use crate::program::Program;
 use crate::routes::RouteFeed;
-use crate::{EngineKind, Fault, FaultReport, HintLayout, Hook, LoadError, SkbInfo, Verdict, XdpBuff};
+use crate::{EngineKind, Fault, FaultReport, Frags, HintLayout, Hook, LoadError, SkbInfo, Verdict, XdpBuff};
 
 /// What an instance counted since it was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub struct InstanceStats {
 pub struct Instance {
     // Dropped before the program, whose code it runs.
     engine: Engine,
+    /// Runs on frames of several buffers where the engine is compiled code, which keeps to the first buffer.
+    several: Option<Box<Interp>>,
     kind: EngineKind,
     program: Arc<Program>,
 }
@@ -40,8 +42,13 @@ impl Instance {
             EngineKind::Jit => Engine::Jit(Jit::new(program, worker)?),
             EngineKind::Interp | EngineKind::Rbpf => Engine::Interp(Box::new(Interp::new(program, worker))),
         };
+        let several = match engine {
+            Engine::Interp(_) => None,
+            _ => program.frags().then(|| Box::new(Interp::new(program, worker))),
+        };
         Ok(Instance {
             engine,
+            several,
             kind,
             program: program.clone(),
         })
@@ -67,18 +74,27 @@ impl Instance {
     /// Says where the queue's hints lie; without this the metadata kfuncs return `-ENODATA`.
     pub fn set_hints(&mut self, layout: &HintLayout) {
         self.core().hints = layout.clone();
+        if let Some(several) = &mut self.several {
+            several.core.hints = layout.clone();
+        }
     }
 
     /// Says where `bpf_fib_lookup` and `bpf_check_mtu` find the host's routes; without this they find no device
     /// (`-ENODEV`).
     pub fn set_routes(&mut self, feed: &RouteFeed) {
         self.core().routes = feed.reader();
+        if let Some(several) = &mut self.several {
+            several.core.routes = feed.reader();
+        }
     }
 
     /// How many instructions one run may execute before it is ended with [`crate::Fault::Budget`]. The JIT counts where
     /// code can repeat: at jumps backwards by the distance, at calls by a share of the callee.
     pub fn set_budget(&mut self, instructions: u64) {
         self.core().budget = instructions;
+        if let Some(several) = &mut self.several {
+            several.core.budget = instructions;
+        }
     }
 
     /// Fixes what clocks return (nanoseconds) and restarts the random numbers from `seed`, so that runs can be
@@ -87,6 +103,10 @@ impl Instance {
         let core = self.core();
         core.fixed_clock = Some(clock);
         core.random = seed | 1;
+        if let Some(several) = &mut self.several {
+            several.core.fixed_clock = Some(clock);
+            several.core.random = seed | 1;
+        }
     }
 
     /// Runs the program on each frame; `verdicts[i]` is about `bufs[i]`. Extra entries of the longer slice are left
@@ -100,6 +120,20 @@ impl Instance {
             }
             Engine::Jit(jit) => jit.run_batch(bufs, verdicts),
         }
+    }
+
+    /// Runs the program on one frame of several buffers; `frags` are those behind the first. Only programs marked `xdp.frags`
+    /// are given such frames: others see the first buffer, and nothing of the rest. On every engine this is the interpreter's
+    /// work.
+    pub fn run_frags(&mut self, buf: &mut XdpBuff<'_>, frags: &mut Frags) -> Verdict {
+        let interp = match (&mut self.engine, &mut self.several) {
+            (Engine::Interp(interp), _) | (_, Some(interp)) => interp,
+            _ => return self.run_one(buf),
+        };
+        std::mem::swap(&mut interp.core.frags, frags);
+        let verdict = interp.run(buf);
+        std::mem::swap(&mut interp.core.frags, frags);
+        verdict
     }
 
     /// Runs a steering program on one frame: its int, or `None` when the run was ended by a fault. On a program for another
@@ -123,10 +157,16 @@ impl Instance {
 
     /// Counters.
     pub fn stats(&self) -> InstanceStats {
-        match &self.engine {
+        let mut stats = match &self.engine {
             Engine::Interp(interp) => interp.stats,
             Engine::Jit(jit) => jit.stats(),
+        };
+        if let Some(several) = &self.several {
+            stats.runs += several.stats.runs;
+            stats.instructions += several.stats.instructions;
+            stats.faults += several.stats.faults;
         }
+        stats
     }
 
     /// The most recent fault, told for a person.

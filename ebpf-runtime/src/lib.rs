@@ -16,6 +16,7 @@
 mod chain;
 mod check;
 mod error;
+mod frags;
 mod helpers;
 mod hint;
 mod hook;
@@ -42,6 +43,7 @@ mod xdp;
 
 pub use chain::RunConfig;
 pub use error::{Errno, Fault, FaultReport, LoadError, SourceLine};
+pub use frags::Frags;
 pub use hint::{HintField, HintKind, HintLayout, HintSource, Loc, Test};
 pub use hook::{Hook, SkbInfo};
 pub use instance::{Instance, InstanceStats};

@@ -203,7 +203,7 @@ fn a_chain_that_grows_and_shrinks_under_traffic_loses_no_frame() {
         .expect("chain");
     let running = app.start().expect("start");
     until("traffic", || running.stats().total("rx_frames") > 0);
-    for i in 0..100 {
+    for i in 0..30 {
         let before = running.stats().total("rx_frames");
         // Ahead of both, or behind them.
         let config = RunConfig {

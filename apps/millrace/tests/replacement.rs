@@ -44,7 +44,7 @@ fn a_thousand_new_programs_under_traffic_lose_no_frame_and_leave_no_memory_behin
         return skip(test, "needs clang");
     };
     let engine = EngineKind::default();
-    let app = builder("gen:udp4,flows=100,rate=2000", 2).build().expect("app");
+    let app = builder("gen:udp4,flows=100,rate=500", 2).build().expect("app");
     let mut current = attach_on(&app, &elf, engine);
     let running = app.start().expect("start");
     until("traffic", || running.stats().total("rx_frames") > 0);

@@ -229,6 +229,43 @@ impl RxBatch {
         true
     }
 
+    /// Changes the length of buffer `k` of frame `i`, which is not its first, after a program has moved the frame's tail; with
+    /// 0 the buffer goes home. Returns `false`, and changes nothing, if the bytes do not lie inside the buffer.
+    pub fn set_chunk_len(&mut self, i: usize, k: usize, len: usize) -> bool {
+        let run = self.run(i);
+        let Some(region) = &self.region else { return false };
+        let stride = region.layout().stride as usize;
+        let slots = &mut self.slots[run];
+        let Some((before, slots)) = slots.split_at_mut_checked(k) else {
+            return false;
+        };
+        let (Some(last), Some(slot)) = (before.last_mut(), slots.first_mut()) else {
+            return false;
+        };
+        match slot {
+            Some(handle)
+                if len > 0 && usize::from(handle.off) + len <= stride && len <= usize::from(u16::MAX) =>
+            {
+                handle.len = len as u16;
+                true
+            }
+            Some(_) if len == 0 => {
+                *slot = None;
+                if let Some(last) = last {
+                    last.set_more(false);
+                }
+                self.held = self.held.saturating_sub(1);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether frame `i` has all the buffers it came with.
+    pub fn is_whole(&self, i: usize) -> bool {
+        self.slots[self.run(i)].iter().all(Option::is_some)
+    }
+
     /// The raw write-back that carries the metadata of frame `i` (its last descriptor's): 16 or 32 bytes, to
     /// be read with the queue's [`HintLayout`](crate::hint::HintLayout).
     #[inline]

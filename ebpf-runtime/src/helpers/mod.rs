@@ -108,7 +108,7 @@ pub(crate) fn call(id: i32, core: &mut Core, a: [u64; 5], buf: &mut XdpBuff<'_>)
         44 => packet::adjust_head(buf, a),
         51 => packet::redirect_map(core, a)?,
         54 => packet::adjust_meta(buf, a),
-        65 => packet::adjust_tail(buf, a),
+        65 => packet::adjust_tail(core, buf, a),
         69 => route::fib_lookup(core, buf, a)?,
         93 => map::spin_lock(core, buf, a[0])?,
         94 => map::spin_unlock(core, buf, a[0])?,
@@ -152,7 +152,7 @@ pub(crate) fn call(id: i32, core: &mut Core, a: [u64; 5], buf: &mut XdpBuff<'_>)
             }
         }
         182 => text::strncmp(core, buf, a)?,
-        188 => buf.len() as u64,
+        188 => (buf.len() + core.frags.total()) as u64,
         189 => packet::load_bytes(core, buf, a)?,
         190 => packet::store_bytes(core, buf, a)?,
         195 => map::lookup_percpu(core, buf, a)?,

@@ -1,5 +1,7 @@
 //! Helpers about the frame: its edges, its bytes, where it goes.
 
+use std::ops::Range;
+
 use crate::interp::{Core, errno};
 use crate::maps::MapType;
 use crate::mem::packet;
@@ -26,8 +28,19 @@ pub(super) fn adjust_meta(buf: &mut XdpBuff<'_>, a: [u64; 5]) -> u64 {
 }
 
 /// `bpf_xdp_adjust_tail`.
-pub(super) fn adjust_tail(buf: &mut XdpBuff<'_>, a: [u64; 5]) -> u64 {
-    super::code(packet::adjust_tail(buf, a[1] as i32))
+pub(super) fn adjust_tail(core: &mut Core, buf: &mut XdpBuff<'_>, a: [u64; 5]) -> u64 {
+    let delta = a[1] as i32;
+    if core.frags.is_empty() {
+        return super::code(packet::adjust_tail(buf, delta));
+    }
+    let by = delta.unsigned_abs() as usize;
+    let result = if delta >= 0 {
+        core.frags.grow(by)
+    } else {
+        let rest = core.frags.shrink(by, buf.len());
+        rest.and_then(|rest| packet::adjust_tail(buf, -(rest as i32)))
+    };
+    super::code(result)
 }
 
 /// `bpf_redirect(ifindex, flags)`.
@@ -92,42 +105,60 @@ pub(super) fn redirect_map(core: &mut Core, a: [u64; 5]) -> Result<u64, Fault> {
 }
 
 /// Checks offset and length of a copy against the frame.
-fn part(buf: &XdpBuff<'_>, offset: u64, len: u64) -> Result<std::ops::Range<usize>, Errno> {
+fn part(core: &Core, buf: &XdpBuff<'_>, offset: u64, len: u64) -> Result<Range<usize>, Errno> {
     let (offset, len) = (u64::from(offset as u32), u64::from(len as u32));
     if offset > REACH || len > REACH {
         return Err(Errno::FAULT);
     }
     let (start, end) = (offset as usize, (offset + len) as usize);
-    if end > buf.len() {
+    if end > buf.len() + core.frags.total() {
         Err(Errno::INVAL)
     } else {
         Ok(start..end)
     }
 }
 
+/// What of a part lies in the first buffer, of `len` bytes, and where the rest begins in those behind it.
+fn split(part: &Range<usize>, len: usize) -> (Range<usize>, Option<usize>) {
+    let head = part.start.min(len)..part.end.min(len);
+    (head, (part.end > len).then(|| part.start.max(len) - len))
+}
+
 /// `bpf_xdp_load_bytes(ctx, offset, to, len)`.
 pub(super) fn load_bytes(core: &mut Core, buf: &mut XdpBuff<'_>, a: [u64; 5]) -> Result<u64, Fault> {
-    let part = match part(buf, a[1], a[3]) {
+    let part = match part(core, buf, a[1], a[3]) {
         Ok(part) => part,
         Err(e) => return Ok(errno(e)),
     };
-    let Core { space, bytes, .. } = core;
+    let Core {
+        space, bytes, frags, ..
+    } = core;
     let copy = bytes.get_mut(..part.len()).ok_or(Fault::HelperArgument)?;
-    copy.copy_from_slice(&packet::bytes(buf)[part]);
+    let (head, rest) = split(&part, buf.len());
+    copy[..head.len()].copy_from_slice(&packet::bytes(buf)[head.clone()]);
+    if let Some(from) = rest {
+        frags.read(from, &mut copy[head.len()..]);
+    }
     space.write(buf, a[2], copy)?;
     Ok(0)
 }
 
 /// `bpf_xdp_store_bytes(ctx, offset, from, len)`.
 pub(super) fn store_bytes(core: &mut Core, buf: &mut XdpBuff<'_>, a: [u64; 5]) -> Result<u64, Fault> {
-    let part = match part(buf, a[1], a[3]) {
+    let part = match part(core, buf, a[1], a[3]) {
         Ok(part) => part,
         Err(e) => return Ok(errno(e)),
     };
-    let Core { space, bytes, .. } = core;
+    let Core {
+        space, bytes, frags, ..
+    } = core;
     let copy = bytes.get_mut(..part.len()).ok_or(Fault::HelperArgument)?;
     space.read(buf, a[2], copy)?;
-    packet::bytes_mut(buf)[part].copy_from_slice(copy);
+    let (head, rest) = split(&part, buf.len());
+    packet::bytes_mut(buf)[head.clone()].copy_from_slice(&copy[..head.len()]);
+    if let Some(to) = rest {
+        frags.write(to, &copy[head.len()..]);
+    }
     Ok(0)
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::mem::space::{CTX_ADDR, FRAMES, Space};
 use crate::program::Program;
 use crate::routes::RouteReader;
-use crate::{Fault, FaultReport, HintLayout, Hook, InstanceStats, Redirect, Verdict, XdpBuff};
+use crate::{Fault, FaultReport, Frags, HintLayout, Hook, InstanceStats, Redirect, Verdict, XdpBuff};
 use exec::{Frame, Stop};
 
 pub(crate) use exec::{MAY_GOTO_MAX, Then, Watch, context, errno};
@@ -47,6 +47,8 @@ pub(crate) struct Core {
     pub bytes: Vec<u8>,
     /// The spin lock the program holds.
     pub lock: Option<u64>,
+    /// The buffers of the frame behind its first.
+    pub frags: Frags,
 }
 
 impl Core {
@@ -65,6 +67,7 @@ impl Core {
             key: Box::new([0; 512]),
             bytes: vec![0; SCRATCH],
             lock: None,
+            frags: Frags::default(),
         }
     }
 }

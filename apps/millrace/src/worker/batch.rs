@@ -6,9 +6,9 @@ use crate::capture::tap::{Said, Tap};
 use crate::exception::TapPort;
 use arrayvec::ArrayVec;
 use millrace_driver::mem::Frame;
-use millrace_driver::queue::{BATCH, RxBatch, RxQueue, TxMeta, TxQueue, TxRefused};
+use millrace_driver::queue::{BATCH, BufferView, RxBatch, RxQueue, TxMeta, TxQueue, TxRefused};
 use millrace_driver::steering::{TxFrame, TxSteering, flow_hash};
-use millrace_ebpf::{RedirectKind, Verdict, XdpAction, XdpBuff};
+use millrace_ebpf::{Frags, RedirectKind, Verdict, XdpAction, XdpBuff};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -85,6 +85,8 @@ pub(crate) struct Scratch {
     pub(crate) joined: Vec<u8>,
     verdicts: [Verdict; BATCH],
     extents: [(usize, usize); BATCH],
+    /// The later buffers of the frame in work.
+    frags: Frags,
 }
 
 impl Scratch {
@@ -97,6 +99,7 @@ impl Scratch {
             joined: Vec::with_capacity(64 << 10),
             verdicts: [Verdict::default(); BATCH],
             extents: [(0, 0); BATCH],
+            frags: Frags::default(),
         }
     }
 }
@@ -122,7 +125,11 @@ impl Slot {
         }
         match &mut self.program {
             Some(attached) => {
-                run_program(attached, &mut self.batch, self.queue, self.ifindex, scratch);
+                if multi > 0 {
+                    run_on_several(attached, &mut self.batch, self.queue, self.ifindex, scratch);
+                } else {
+                    run_program(attached, &mut self.batch, self.queue, self.ifindex, scratch);
+                }
                 if let Some(tap) = &mut self.tapped {
                     let said = Said {
                         verdicts: &scratch.verdicts,
@@ -234,7 +241,9 @@ impl Slot {
         let queue = self
             .steering
             .choose_with(Some(self.queue), scratch.cpu, hash, opinion);
-        if queue != self.queue {
+        // A frame that lost buffers at its end is sent as what is left.
+        let cut = self.batch.frame_buffers(i) > 1 && !self.batch.is_whole(i);
+        if queue != self.queue || cut {
             return self.send_away(i, self.port, Some(queue), scratch);
         }
         let mut outcome = self.batch.move_to(i, &mut pair.tx, &TxMeta::NONE);
@@ -340,6 +349,57 @@ fn run_program(
     attached.run(&mut buffs, &mut scratch.verdicts);
     for (extent, buff) in scratch.extents.iter_mut().zip(&buffs) {
         *extent = (buff.data_offset(), buff.len());
+    }
+}
+
+/// A batch in which some frame takes several buffers: frame by frame, each with its later buffers beside it.
+#[cold]
+fn run_on_several(
+    attached: &mut Attached,
+    batch: &mut RxBatch,
+    queue: u16,
+    ifindex: u32,
+    scratch: &mut Scratch,
+) {
+    /// Buffer of a frame, and its new length.
+    type Cut = (usize, usize, usize);
+    let mut cuts = ArrayVec::<Cut, BATCH>::new();
+    let mut views = batch.split_buffers_mut();
+    let mut i = 0;
+    while let Some(first) = views.next() {
+        let mut rest = ArrayVec::<BufferView<'_>, BATCH>::new();
+        let (mut raw, mut more) = (first.raw, first.more);
+        while more && let Some(view) = views.next() {
+            (raw, more) = (view.raw, view.more);
+            rest.push(view);
+        }
+        let frags = &mut scratch.frags;
+        frags.clear();
+        for view in &rest {
+            let end = (view.off + view.len).min(view.buffer.len());
+            frags.push(&view.buffer[view.off.min(end)..end], view.buffer.len() - end);
+        }
+        let buff = XdpBuff::new(first.buffer, first.off, first.len, u32::from(queue), raw);
+        let mut buff = buff.with_ingress_ifindex(ifindex);
+        scratch.verdicts[i] = attached.run_frags(&mut buff, frags);
+        scratch.extents[i] = (buff.data_offset(), buff.len());
+        if frags.written() {
+            for (k, view) in rest.iter_mut().enumerate() {
+                let part = frags.part(k);
+                if let Some(to) = view.buffer.get_mut(view.off..view.off + part.len()) {
+                    to.copy_from_slice(part);
+                }
+                if part.len() != view.len {
+                    cuts.push((i, k + 1, part.len()));
+                }
+            }
+        }
+        i += 1;
+    }
+    drop(views);
+    // From the last buffer to the first, so that each that goes leaves the one before it the last.
+    for (i, k, len) in cuts.into_iter().rev() {
+        batch.set_chunk_len(i, k, len);
     }
 }
 

@@ -5,7 +5,7 @@
 //! limit of ten.
 
 use millrace_driver::queue::BATCH;
-use millrace_ebpf::{Fault, Instance, Redirect, RedirectKind, RunConfig, Verdict, XdpAction, XdpBuff};
+use millrace_ebpf::{Fault, Frags, Instance, Redirect, RedirectKind, RunConfig, Verdict, XdpAction, XdpBuff};
 
 /// This worker's own instances of what runs in front of one queue.
 pub(crate) struct Attached {
@@ -39,6 +39,11 @@ impl Attached {
         }
     }
 
+    /// Says what about a frame of several buffers, `frags` being those behind the first.
+    pub(crate) fn run_frags(&mut self, buff: &mut XdpBuff<'_>, frags: &mut Frags) -> Verdict {
+        run_frags(&mut self.links, buff, frags)
+    }
+
     /// Says what about each frame, as one program would.
     #[inline]
     pub(crate) fn run(&mut self, buffs: &mut [XdpBuff<'_>], verdicts: &mut [Verdict]) {
@@ -52,6 +57,26 @@ impl Attached {
             links => run_chain(links, buffs, verdicts),
         }
     }
+}
+
+/// One frame of several buffers, by the same rules.
+fn run_frags(links: &mut [Link], buff: &mut XdpBuff<'_>, frags: &mut Frags) -> Verdict {
+    let mut asked = Redirect::default();
+    let mut verdict = Verdict::default();
+    for link in links {
+        verdict = link.instance.run_frags(buff, frags);
+        if verdict.redirect.kind != RedirectKind::None {
+            asked = verdict.redirect;
+        } else {
+            verdict.redirect = asked;
+        }
+        let on = link.config.is_some_and(|config| config.goes_on(verdict.raw));
+        if !on || verdict.fault != Fault::None {
+            return verdict;
+        }
+    }
+    verdict.raw = XdpAction::Pass as u32;
+    verdict
 }
 
 /// Bit i stands for frame i.

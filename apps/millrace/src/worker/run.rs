@@ -9,7 +9,8 @@ use super::route::{Doorstep, Injected, Routes};
 use crate::capture::tap::Tap;
 use arrayvec::ArrayVec;
 use crossbeam::utils::CachePadded;
-use millrace_driver::steering::{TxChooser, TxSteering};
+use millrace_driver::mem::Frame;
+use millrace_driver::steering::{TxChooser, TxFrame, TxSteering, flow_hash};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -135,9 +136,10 @@ impl Worker {
 
     /// Frames that slot `from` received and that another queue shall send.
     fn send_away(&mut self, from: usize) {
-        while let Some(away) = self.scratch.away.pop_at(0) {
+        while let Some(mut away) = self.scratch.away.pop_at(0) {
             let queue = away
                 .queue
+                .or_else(|| self.steered(away.port, &mut away.frame))
                 .or_else(|| self.routes.queue_of_worker(away.port, self.id));
             let Some(route) = queue.and_then(|queue| self.routes.get(away.port, queue)) else {
                 self.slots[from].counters.add(Counter::TxNoQueue, 1);
@@ -157,6 +159,30 @@ impl Worker {
             doorstep.waker.wake();
             self.slots[from].counters.add(counter, 1);
         }
+    }
+
+    /// The TX queue that a steering program of this worker's queue on `port` chooses for a frame from another port; with no
+    /// opinion, the maps behind it.
+    fn steered(&mut self, port: usize, frame: &mut Frame) -> Option<u16> {
+        let own = self.routes.queue_of_worker(port, self.id)?;
+        let route = self
+            .routes
+            .get(port, own)
+            .filter(|route| route.worker == self.id)?;
+        let slot = self.slots.get_mut(route.slot)?;
+        if !slot.steering.has_program() {
+            return None;
+        }
+        let len = frame.len();
+        let data = frame.head_mut();
+        let hash = flow_hash(&slot.key, data).unwrap_or(0);
+        let opinion = slot.steering.run_program(TxFrame {
+            data,
+            len,
+            raw: &[],
+            rxq: None,
+        });
+        Some(slot.steering.choose(None, self.scratch.cpu, hash, opinion))
     }
 
     /// What other threads left, at most a ring's worth a round so that they cannot starve the queues.
