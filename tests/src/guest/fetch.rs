@@ -131,20 +131,24 @@ impl Cache {
             self.download_only(&tree, &packages)?;
         }
         drop(lock);
-        let boot = dir.join("boot");
-        let image = find(&boot, |n| n.starts_with("vmlinuz-"))
-            .ok_or_else(|| LabError::Malformed(format!("no vmlinuz below {}", boot.display())))?;
-        let release = image
-            .file_name()
-            .and_then(|n| n.to_str())
-            .and_then(|n| n.strip_prefix("vmlinuz-"))
-            .unwrap_or_default()
-            .to_owned();
+        // The image lies in /boot, or beside its modules.
+        let malformed = |what: &str| LabError::Malformed(format!("{what} in {}", dir.display()));
         let modules = [dir.join("usr/lib/modules"), dir.join("lib/modules")]
             .into_iter()
-            .map(|d| d.join(&release))
-            .find(|d| d.is_dir())
-            .ok_or_else(|| LabError::Malformed(format!("no modules for {release} in {}", dir.display())))?;
+            .find_map(|d| find(&d, |_| true))
+            .ok_or_else(|| malformed("no modules"))?;
+        let release = modules
+            .file_name()
+            .and_then(|n| n.to_str())
+            .unwrap_or_default()
+            .to_owned();
+        let image = [
+            dir.join("boot").join(format!("vmlinuz-{release}")),
+            modules.join("vmlinuz"),
+        ]
+        .into_iter()
+        .find(|p| p.is_file())
+        .ok_or_else(|| malformed("no vmlinuz"))?;
         Ok(Kernel {
             release,
             image,
