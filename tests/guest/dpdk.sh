@@ -35,9 +35,10 @@ pmd() {
     # In the log it shows where testpmd was when it hung.
     case $1 in show) ;; *) echo "@@ LOG testpmd: $*" ;; esac
     echo "$*" >&4
-    prompted() { tail -c +$((_size + 1)) /tmp/pmd | grep -qF 'testpmd> '; }
+    # What the driver logs meanwhile may tear the prompt: most of its end will do, and an empty line asks for another.
+    prompted() { tail -c +$((_size + 1)) /tmp/pmd | grep -qF 'md> '; }
     came_back() { prompted || ! kill -0 $PMD; }
-    wait_for 60 came_back
+    wait_for 40 came_back || { echo >&4; wait_for 20 came_back; }
     tail -c +$((_size + 1)) /tmp/pmd | tr -d '\r' > /tmp/said
     prompted && kill -0 $PMD 2>/dev/null && return 0
     fail "testpmd does not come back from '$*': $(tail -n 3 /tmp/said | tr '\n' ' ')"
@@ -118,7 +119,7 @@ look() {
     sleep 1
     echo "set verbose 0" >&4
     echo stop >&4
-    has_stopped() { tail -c +$((_from + 1)) /tmp/pmd | grep -q '^Done' && [ "$(tail -c 9 /tmp/pmd)" = "testpmd> " ]; }
+    has_stopped() { tail -c +$((_from + 1)) /tmp/pmd | grep -q '^Done' && [ "$(tail -c 4 /tmp/pmd)" = "md> " ]; }
     wait_for 60 has_stopped || { fail "testpmd does not stop forwarding"; return 1; }
     tail -c +$((_from + 1)) /tmp/pmd | tr -d '\r' | grep -F 'eceive queue=0x' > /tmp/seen
     : > /tmp/pmd
