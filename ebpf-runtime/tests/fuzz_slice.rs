@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use millrace_ebpf::{Loader, Object};
+use millrace_ebpf::{Errno, Loader, Map, MapDef, MapFlags, MapType, Object};
 
 /// Most memory that all of this may ever have taken.
 const MEMORY_KIB: u64 = 3 << 20;
@@ -231,4 +231,20 @@ fn zeroes_that_a_file_only_promises_are_bounded() {
         let error = with(&vec![size; count]).unwrap_err().to_string();
         assert!(error.contains("limit"), "{count} of {size}: {error}");
     }
+}
+
+#[test]
+fn values_of_all_workers_are_refused_by_maps_that_have_one_for_all() {
+    // What the fuzzer found: a map whose values have no size.
+    let ring = MapDef {
+        name: "ring".into(),
+        kind: MapType::Ringbuf,
+        key_size: 0,
+        value_size: 0,
+        max_entries: 4096,
+        flags: 0,
+    };
+    let map = Map::new(&ring, 2).unwrap();
+    let given = map.update_percpu(&[], &[vec![], vec![]], MapFlags::Any);
+    assert_eq!(given, Err(Errno::INVAL));
 }

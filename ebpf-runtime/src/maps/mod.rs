@@ -190,7 +190,8 @@ impl Map {
     /// Replaces the values of all workers of a per-CPU map.
     pub fn update_percpu(&self, key: &[u8], values: &[Vec<u8>], flags: MapFlags) -> Result<(), Errno> {
         let size = self.def.value_size as usize;
-        if values.len() != self.cpus as usize || values.iter().any(|v| v.len() != size) {
+        let fits = values.len() == self.cpus as usize && values.iter().all(|v| v.len() == size);
+        if !self.def.kind.is_percpu() || size == 0 || !fits {
             return Err(Errno::INVAL);
         }
         let mut all = vec![0; pad8(size) * values.len()];
