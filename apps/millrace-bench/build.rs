@@ -6,7 +6,7 @@ use std::process::{Command, exit};
 use std::{env, fs, io};
 
 /// Sources in `bpf`; each becomes an object of its name in `OUT_DIR`.
-const PROGRAMS: &[&str] = &["chain"];
+const PROGRAMS: &[&str] = &["cases", "chain"];
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -132,6 +132,16 @@ pub enum LoadError {
     /// The engine asked for is not in this build.
     #[error("engine `{0}` is not available here ({1}); use `interp`")]
     EngineUnavailable(&'static str, &'static str),
+    /// The engine does something in the program wrong, or cannot run it.
+    #[error("engine `{engine}` does not run program `{program}`: {reason}; use `interp` or `jit`")]
+    EngineRefused {
+        /// Name of the engine.
+        engine: &'static str,
+        /// Name of the program.
+        program: String,
+        /// What it is about.
+        reason: String,
+    },
     /// A program that cranelift cannot compile.
     #[error("the JIT: {0}; use engine `interp` and report this")]
     Jit(String),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::foreign::Foreign;
 use crate::interp::{Core, Interp};
 use crate::jit::Jit;
 use crate::program::Program;
@@ -34,13 +35,15 @@ pub struct Instance {
 enum Engine {
     Interp(Box<Interp>),
     Jit(Jit),
+    Foreign(Foreign),
 }
 
 impl Instance {
     pub(crate) fn new(program: &Arc<Program>, kind: EngineKind, worker: u32) -> Result<Instance, LoadError> {
         let engine = match kind {
             EngineKind::Jit => Engine::Jit(Jit::new(program, worker)?),
-            EngineKind::Interp | EngineKind::Rbpf => Engine::Interp(Box::new(Interp::new(program, worker))),
+            EngineKind::Interp => Engine::Interp(Box::new(Interp::new(program, worker))),
+            EngineKind::Rbpf => Engine::Foreign(Foreign::new(program, worker)?),
         };
         let several = match engine {
             Engine::Interp(_) => None,
@@ -58,6 +61,7 @@ impl Instance {
         match &mut self.engine {
             Engine::Interp(interp) => &mut interp.core,
             Engine::Jit(jit) => jit.core(),
+            Engine::Foreign(foreign) => foreign.core(),
         }
     }
 
@@ -89,7 +93,8 @@ impl Instance {
     }
 
     /// How many instructions one run may execute before it is ended with [`crate::Fault::Budget`]. The JIT counts where
-    /// code can repeat: at jumps backwards by the distance, at calls by a share of the callee.
+    /// code can repeat: at jumps backwards by the distance, at calls by a share of the callee. It does not count in a
+    /// verified program without callbacks and `may_goto`: that ends after 1,000,000 instructions at the latest.
     pub fn set_budget(&mut self, instructions: u64) {
         self.core().budget = instructions;
         if let Some(several) = &mut self.several {
@@ -119,6 +124,11 @@ impl Instance {
                 }
             }
             Engine::Jit(jit) => jit.run_batch(bufs, verdicts),
+            Engine::Foreign(foreign) => {
+                for (buf, verdict) in bufs.iter_mut().zip(verdicts.iter_mut()) {
+                    *verdict = foreign.run(buf);
+                }
+            }
         }
     }
 
@@ -152,6 +162,7 @@ impl Instance {
         match &mut self.engine {
             Engine::Interp(interp) => interp.run(buf),
             Engine::Jit(jit) => jit.run_one(buf),
+            Engine::Foreign(foreign) => foreign.run(buf),
         }
     }
 
@@ -160,6 +171,7 @@ impl Instance {
         let mut stats = match &self.engine {
             Engine::Interp(interp) => interp.stats,
             Engine::Jit(jit) => jit.stats(),
+            Engine::Foreign(foreign) => foreign.stats(),
         };
         if let Some(several) = &self.several {
             stats.runs += several.stats.runs;
@@ -174,6 +186,7 @@ impl Instance {
         match &self.engine {
             Engine::Interp(interp) => interp.last_fault(),
             Engine::Jit(jit) => jit.last_fault(),
+            Engine::Foreign(foreign) => foreign.last_fault(),
         }
     }
 }

@@ -16,6 +16,12 @@
 mod chain;
 mod check;
 mod error;
+#[cfg(all(feature = "rbpf", target_arch = "x86_64"))]
+#[path = "jit/foreign/mod.rs"]
+mod foreign;
+#[cfg(not(all(feature = "rbpf", target_arch = "x86_64")))]
+#[path = "no_foreign.rs"]
+mod foreign;
 mod frags;
 mod helpers;
 mod hint;
@@ -54,6 +60,11 @@ pub use program::{Compiled, EngineKind, Program};
 pub use routes::RouteFeed;
 pub use verifier::{Refusal, Verified};
 pub use xdp::{Redirect, RedirectKind, Verdict, XdpAction, XdpBuff};
+
+/// The Linux kernel's own eBPF, to compare with.
+pub mod kernel {
+    pub use crate::mem::kernel::{KernelMaps, KernelProgram, compiles};
+}
 
 /// Bytes of memory that hold machine code of programs in this process now.
 pub fn executable_bytes() -> usize {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::insn::{self, Insn};
 use crate::object::btf::{Btf, Lines};
 use crate::verifier::{Refusal, Verified, verify};
-use crate::{Hook, Instance, LoadError, Map, RunConfig, SourceLine, jit};
+use crate::{Hook, Instance, LoadError, Map, RunConfig, SourceLine, foreign, jit};
 
 /// Which engine runs a program. The default is the fastest that this build has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,7 +16,7 @@ pub enum EngineKind {
     Interp,
     /// Machine code by cranelift.
     Jit,
-    /// The rbpf crate, for comparison.
+    /// The rbpf crate's JIT, for comparison: what it does wrong is refused ([`LoadError::EngineRefused`]).
     Rbpf,
 }
 
@@ -35,13 +35,14 @@ impl EngineKind {
         match self {
             EngineKind::Interp => None,
             EngineKind::Jit => jit::UNAVAILABLE,
-            EngineKind::Rbpf => Some("it is not built in yet"),
+            EngineKind::Rbpf => foreign::UNAVAILABLE,
         }
     }
 
-    /// The engines that this build has, the default first.
+    /// The engines of this build that run whatever the verifier accepts, the default first. [`EngineKind::Rbpf`], which is
+    /// for comparison, does not.
     pub fn available() -> Vec<EngineKind> {
-        [EngineKind::Jit, EngineKind::Interp, EngineKind::Rbpf]
+        [EngineKind::Jit, EngineKind::Interp]
             .into_iter()
             .filter(|e| e.unavailable().is_none())
             .collect()
@@ -159,8 +160,8 @@ impl Program {
 
     /// The verifier's proof, if it was asked and accepted the program.
     #[cfg_attr(
-        not(all(feature = "jit", target_arch = "x86_64")),
-        expect(dead_code, reason = "for the JIT")
+        not(all(any(feature = "jit", feature = "rbpf"), target_arch = "x86_64")),
+        expect(dead_code, reason = "for engines that make machine code")
     )]
     pub(crate) fn proof(&self) -> Option<&Verified> {
         self.verified.get()?.as_deref().ok()

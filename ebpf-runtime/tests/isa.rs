@@ -5,6 +5,7 @@ mod common;
 #[path = "common/kernel.rs"]
 mod kernel;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millrace_ebpf::{EngineKind, Fault, LoadError, Program};
@@ -59,6 +60,37 @@ fn case(what: String, body: &[Vec<u8>], want: u64) -> Case {
     Case { what, program, want }
 }
 
+/// Runs on rbpf those cases that it does not refuse, and says how many it does and why.
+fn on_rbpf(name: &str, cases: &[Case]) {
+    let mut refused: BTreeMap<String, usize> = BTreeMap::new();
+    let mut ran = 0;
+    for case in cases {
+        let reason = match case.program.instance(EngineKind::Rbpf, 0) {
+            Ok(mut instance) => {
+                let (verdict, frame) = common::run(&mut instance, &[0u8; 64]);
+                let got = u64::from_le_bytes(frame[..8].try_into().unwrap());
+                let right = (verdict.raw, got) == (2, case.want);
+                assert!(
+                    right,
+                    "{} on rbpf: got {got:#x}, want {:#x}",
+                    case.what, case.want
+                );
+                ran += 1;
+                continue;
+            }
+            Err(LoadError::EngineRefused { reason, .. }) => reason,
+            Err(LoadError::Refused(_)) => "the verifier refuses it".into(),
+            Err(error @ LoadError::EngineUnavailable(..)) => {
+                println!("SKIP {name} (on rbpf): {error}");
+                return;
+            }
+            Err(error) => panic!("{}: {error}", case.what),
+        };
+        *refused.entry(reason).or_default() += 1;
+    }
+    println!("{name}: rbpf runs {ran} of {}; refused: {refused:?}", cases.len());
+}
+
 /// Runs the cases here, and a share of them in the kernel.
 fn check(name: &str, cases: &[Case]) {
     for engine in EngineKind::available() {
@@ -71,6 +103,7 @@ fn check(name: &str, cases: &[Case]) {
             assert_eq!(got, case.want, "{what}: got {got:#x}, want {:#x}", case.want);
         }
     }
+    on_rbpf(name, cases);
     if !kernel::available(&format!("{name} (in the kernel)")) {
         return;
     }

@@ -2,6 +2,7 @@
 
 mod clock;
 mod compare;
+mod ebpf;
 mod html;
 mod lane;
 mod lb;
@@ -16,7 +17,7 @@ mod wire;
 use clap::Parser;
 use millrace_driver::bus::BusError;
 use millrace_driver::port::PortError;
-use millrace_ebpf::LoadError;
+use millrace_ebpf::{Errno, LoadError};
 use millrace_nic_models::device::ModelError;
 use std::error::Error;
 use std::io;
@@ -29,6 +30,8 @@ use std::process::ExitCode;
 enum Bench {
     /// The load balancer's data plane on one core: packets/s, cycles and instructions a packet
     Lb(lb::Args),
+    /// Programs alone, on every engine and in the kernel: nanoseconds a run
+    Ebpf(ebpf::Args),
     /// The driver's receive and transmit path alone, on rings built by hand: cycles and instructions a packet
     Path(path::Args),
     /// Two ports with a cable between, as in RFC 2544: throughput, delay, loss, bursts; on models by default
@@ -60,6 +63,10 @@ enum BenchError {
     Load(#[from] LoadError),
     #[error("the balancer cannot be set up: {0}")]
     Balancer(Box<dyn Error + Send + Sync>),
+    #[error("map `{map}` cannot be filled: {error:?}")]
+    Fill { map: String, error: Errno },
+    #[error("bpf(2): {0}; the kernel's rows need root")]
+    Kernel(io::Error),
     #[error("no frame came through the model; its counters: {counters}")]
     NoTraffic { counters: String },
     #[error(
@@ -120,6 +127,7 @@ impl BenchError {
 fn main() -> ExitCode {
     let outcome = match Bench::parse() {
         Bench::Lb(args) => lb::run(&args),
+        Bench::Ebpf(args) => ebpf::run(&args),
         Bench::Path(args) => path::run(&args),
         Bench::Wire(args) => wire::run(&args),
         Bench::Scale(args) => scale::run(&args),

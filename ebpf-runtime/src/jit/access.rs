@@ -19,7 +19,7 @@ fn int(len: i32) -> Type {
 }
 
 impl Translator<'_, '_> {
-    fn flags(&self, place: Place) -> MemFlagsData {
+    pub fn flags(&self, place: Place) -> MemFlagsData {
         match place {
             Place::Ctx(_) => self.regions.vm,
             Place::Stack => self.regions.stack,

@@ -1,4 +1,4 @@
-//! Calls of helpers: map lookups and small ones inline, others direct calls.
+//! Calls of helpers: small ones inline, others direct calls. Map lookups are in [`super::lookup`].
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{BlockArg, InstBuilder, Value, types};
@@ -6,15 +6,17 @@ use cranelift_codegen::ir::{BlockArg, InstBuilder, Value, types};
 use super::function::Translator;
 use super::rt;
 use super::state::{DONE, NOTED, offset};
-use super::track::{self, Kind, Place};
 use crate::insn::{self, Insn};
 use crate::interp::errno;
-use crate::maps::{ArrayShape, Map};
+use crate::mem::packet;
 use crate::{Errno, Fault};
 
-const LOOKUP: i32 = 1;
+pub(super) const LOOKUP: i32 = 1;
 const CPU_ID: i32 = 8;
 const TAIL_CALL: i32 = 12;
+const ADJUST_HEAD: i32 = 44;
+const ADJUST_META: i32 = 54;
+const ADJUST_TAIL: i32 = 65;
 const FOR_EACH: i32 = 164;
 const LOOP: i32 = 181;
 const BUFF_LEN: i32 = 188;
@@ -37,6 +39,7 @@ impl Translator<'_, '_> {
                 let end = self.load_vm(types::I64, buf, offset::DATA_END);
                 self.b.ins().isub(end, start)
             }
+            ADJUST_HEAD | ADJUST_META | ADJUST_TAIL => self.adjust(insn.imm, at),
             TAIL_CALL => return self.tail_call(at),
             LOOP | FOR_EACH => self.callbacks(insn.imm, at),
             id => self.helper(id, at),
@@ -44,11 +47,11 @@ impl Translator<'_, '_> {
         self.set(0, value);
     }
 
-    fn args<const N: usize>(&mut self) -> [Value; N] {
+    pub fn args<const N: usize>(&mut self) -> [Value; N] {
         std::array::from_fn(|i| self.reg(i as u8 + 1))
     }
 
-    fn helper(&mut self, id: i32, at: usize) -> Value {
+    pub fn helper(&mut self, id: i32, at: usize) -> Value {
         let Some(f) = rt::helper_address(id) else {
             // `check` refuses helpers that do not exist.
             let always = self.b.ins().iconst(types::I8, 1);
@@ -86,6 +89,65 @@ impl Translator<'_, '_> {
         value
     }
 
+    /// `bpf_xdp_adjust_head`, `_meta` and `_tail` where they only move an edge that has room; else the helper itself, which
+    /// also moves metadata, zeroes what is new at the end, and knows the error numbers.
+    fn adjust(&mut self, id: i32, at: usize) -> Value {
+        let buf = self.buf();
+        let delta = self.reg(2);
+        let delta = self.b.ins().ireduce(types::I32, delta);
+        let delta = self.b.ins().sextend(types::I64, delta);
+        let [data, end, meta] =
+            [offset::DATA, offset::DATA_END, offset::DATA_META].map(|at| self.load_vm(types::I64, buf, at));
+        let most = IntCC::UnsignedLessThanOrEqual;
+        let old = match id {
+            ADJUST_HEAD => data,
+            ADJUST_META => meta,
+            _ => end,
+        };
+        let new = self.b.ins().iadd(old, delta);
+        let fits = if id == ADJUST_TAIL {
+            let least = self.b.ins().iadd_imm_s(data, packet::ETH_HLEN as i64);
+            let long = self.b.ins().icmp(most, least, new);
+            let shrinks = self.b.ins().icmp(most, new, end);
+            self.b.ins().band(long, shrinks)
+        } else {
+            let start = self.load_vm(types::I64, buf, offset::HARD_START);
+            let start = self.b.ins().iadd_imm_s(start, packet::XDP_FRAME_SIZE as i64);
+            let room = self.b.ins().icmp(most, start, new);
+            let other = if id == ADJUST_HEAD {
+                let bare = self.b.ins().icmp(IntCC::Equal, meta, data);
+                let header = self.b.ins().iadd_imm_s(new, packet::ETH_HLEN as i64);
+                let long = self.b.ins().icmp(most, header, end);
+                self.b.ins().band(bare, long)
+            } else {
+                // Below 256, a multiple of 4, and not negative: no other bit is set.
+                let len = self.b.ins().isub(data, new);
+                let wrong = self.b.ins().band_imm_s(len, !(packet::META_MAX as i64 & !3));
+                self.b.ins().icmp_imm_s(IntCC::Equal, wrong, 0)
+            };
+            self.b.ins().band(room, other)
+        };
+        let (fast, slow, done) = (self.b.create_block(), self.cold(), self.b.create_block());
+        let result = self.b.append_block_param(done, types::I64);
+        self.b.ins().brif(fits, fast, &[], slow, &[]);
+        self.b.switch_to_block(fast);
+        match id {
+            ADJUST_HEAD => {
+                self.store_vm(new, buf, offset::DATA);
+                self.store_vm(new, buf, offset::DATA_META);
+            }
+            ADJUST_META => self.store_vm(new, buf, offset::DATA_META),
+            _ => self.store_vm(new, buf, offset::DATA_END),
+        }
+        let zero = self.c(0);
+        self.b.ins().jump(done, &[BlockArg::Value(zero)]);
+        self.b.switch_to_block(slow);
+        let value = self.helper(id, at);
+        self.b.ins().jump(done, &[BlockArg::Value(value)]);
+        self.b.switch_to_block(done);
+        result
+    }
+
     /// Goes on when there is nothing to call; otherwise the other program's result is this function's.
     fn tail_call(&mut self, at: usize) {
         let [_, map, index] = self.args();
@@ -117,69 +179,5 @@ impl Translator<'_, '_> {
             .brif(noted, self.propagate, &[BlockArg::Value(fault)], own, &[]);
         self.b.switch_to_block(own);
         self.fault_with(fault, at);
-    }
-
-    /// `bpf_map_lookup_elem`, inline where the map is known and the key certain to be readable.
-    fn lookup(&mut self, at: usize) -> Value {
-        let [map, key, ..] = self.env.facts.args(at);
-        let Kind::Map(index) = map else {
-            return self.helper(LOOKUP, at);
-        };
-        let Some(map) = self.env.collection.maps.get(index as usize).cloned() else {
-            return self.helper(LOOKUP, at);
-        };
-        let size = map.def().key_size as i32;
-        let Some(place) = track::reaches(self.env.collection, key, 0, size, false) else {
-            return self.helper(LOOKUP, at);
-        };
-        if let Some(shape) = map.array_shape() {
-            return self.array(&shape, place);
-        }
-        // A key in a value may change while it is read.
-        if map.has_values() && matches!(place, Place::Stack | Place::Packet) {
-            return self.find(&map);
-        }
-        self.helper(LOOKUP, at)
-    }
-
-    /// The address of an array's value, or null.
-    fn array(&mut self, shape: &ArrayShape, place: Place) -> Value {
-        let key = self.reg(2);
-        let flags = match place {
-            Place::Stack => self.regions.stack,
-            Place::Packet | Place::Mixed => self.regions.packet,
-            Place::Value => self.regions.value,
-            Place::Ctx(_) => self.regions.vm,
-        };
-        let index = self.b.ins().load(types::I32, flags, key, 0);
-        let index = self.b.ins().uextend(types::I64, index);
-        let entries = self.c(shape.entries.into());
-        let mut there = self.b.ins().icmp(IntCC::UnsignedLessThan, index, entries);
-        let stride = self.c(shape.stride as i64);
-        let off = self.b.ins().imul(index, stride);
-        let base = self.c(shape.base as i64);
-        let mut addr = self.b.ins().iadd(base, off);
-        if shape.block != 0 {
-            let state = self.state;
-            let worker = self.load_vm(types::I64, state, offset::WORKER);
-            let cpus = self.c(shape.cpus.into());
-            let has = self.b.ins().icmp(IntCC::UnsignedLessThan, worker, cpus);
-            there = self.b.ins().band(there, has);
-            let block = self.c(shape.block as i64);
-            let off = self.b.ins().imul(worker, block);
-            addr = self.b.ins().iadd(addr, off);
-        }
-        let null = self.c(0);
-        self.b.ins().select(there, addr, null)
-    }
-
-    /// A direct call of the map's own lookup.
-    fn find(&mut self, map: &Map) -> Value {
-        let state = self.state;
-        let map = self.c(std::ptr::from_ref(map).expose_provenance() as i64);
-        let key = self.reg(2);
-        let worker = self.load_vm(types::I64, state, offset::WORKER);
-        let [value, _] = self.call_address(rt::find as *const (), &[map, key, worker], 1);
-        value
     }
 }

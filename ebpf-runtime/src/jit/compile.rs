@@ -157,7 +157,8 @@ fn compile(body: &Body, collection: &Collection, verified: Option<&Verified>) ->
         collection,
         facts,
         checks_depth: calls.depth.is_none(),
-        budget: calls.repeats,
+        // The verifier has walked over all that a run can do, but for what helpers' loops and may_goto repeat.
+        budget: calls.repeats && (verified.is_none() || calls.open_ended),
         table: &*table,
         conv: CallConv::triple_default(isa.triple()),
     };
@@ -204,6 +205,8 @@ struct Calls {
     depth: Option<usize>,
     /// Whether anything can run more than once: loops, calls, callbacks.
     repeats: bool,
+    /// Whether a verified program may still run for long: callbacks, `may_goto`.
+    open_ended: bool,
     main_is_called: bool,
 }
 
@@ -212,6 +215,7 @@ impl Calls {
         let mut callees = vec![Vec::new(); body.functions.len()];
         let mut callbacks = false;
         let mut back = false;
+        let mut gotos = false;
         for (f, &(start, end)) in body.functions.iter().enumerate() {
             for at in start..end {
                 let insn = body.insns[at];
@@ -220,6 +224,7 @@ impl Calls {
                     callees[f].extend(body.functions.iter().position(|g| g.0 as i64 == target));
                 }
                 callbacks |= insn.is_wide() && insn.src == insn::IMM_FUNC;
+                gotos |= insn.code == insn::JCOND;
                 back |= track::jump_target(insn, at).is_some_and(|t| t <= at);
             }
         }
@@ -230,6 +235,7 @@ impl Calls {
         let calls_main = |list: &Vec<usize>| list.contains(&0);
         Calls {
             depth,
+            open_ended: callbacks || gotos,
             repeats: back || callbacks || callees.iter().any(|c| !c.is_empty()),
             main_is_called: callbacks || callees.iter().any(calls_main),
         }

@@ -1,6 +1,6 @@
 //! One function of a program in cranelift's form: a block for each jump target, registers as variables.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
@@ -104,6 +104,7 @@ pub(super) fn translate(
         exit,
         signatures: HashMap::new(),
         functions: HashMap::new(),
+        present: HashSet::new(),
     };
     match form {
         Form::Batch => t.batch(&params),
@@ -137,6 +138,8 @@ pub(super) struct Translator<'a, 'f> {
     pub exit: Block,
     signatures: HashMap<(usize, usize), ir::SigRef>,
     functions: HashMap<usize, ir::FuncRef>,
+    /// Addresses that are certainly not null.
+    pub present: HashSet<Value>,
 }
 
 impl Translator<'_, '_> {
@@ -467,13 +470,43 @@ impl Translator<'_, '_> {
                     let over = self.b.ins().icmp(IntCC::UnsignedGreaterThan, gotos, most);
                     self.jump_if(over, insn, at);
                 }
-                _ => {
-                    let condition = self.condition(insn);
-                    self.jump_if(condition, insn, at);
-                }
+                _ => match self.decided(insn, at) {
+                    Some(true) => {
+                        let target = self.edge(insn, at);
+                        self.b.ins().jump(target, &[]);
+                        self.charge(insn, at, target);
+                        return false;
+                    }
+                    Some(false) => {}
+                    None => {
+                        let condition = self.condition(insn);
+                        self.jump_if(condition, insn, at);
+                    }
+                },
             },
         }
         true
+    }
+
+    /// Whether a conditional jump is taken, where that is known: the verifier saw one way only, or an address is compared
+    /// with null that cannot be null.
+    fn decided(&mut self, insn: Insn, at: usize) -> Option<bool> {
+        match self.env.facts.branch(at) {
+            (true, false) => return Some(true),
+            (false, true) => return Some(false),
+            _ => {}
+        }
+        let null_test = insn.class() == insn::JMP && insn.code & 0x08 == 0 && insn.imm == 0;
+        if !null_test {
+            return None;
+        }
+        let value = self.reg(insn.dst);
+        let present = self.present.contains(&value);
+        match insn.code & 0xf0 {
+            0x10 if present => Some(false),
+            0x50 if present => Some(true),
+            _ => None,
+        }
     }
 
     fn jump_if(&mut self, condition: Value, insn: Insn, at: usize) {

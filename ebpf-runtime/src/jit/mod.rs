@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! track     which accesses are certain to be in bounds, by data flow or by the verifier's proof
-//! compile   one program: each function through `function`, `access`, `calls`, `alu`; linked, put into `code`
+//! compile   one program: each function through `function`, `access`, `calls`, `lookup`, `alu`; linked, put into `code`
 //! function  instructions of one function to cranelift's form: blocks, jumps, calls, the loop over a batch
 //! state     what compiled code and the runtime share; rt: what compiled code calls
 //! ```
@@ -22,6 +22,7 @@ mod calls;
 mod code;
 mod compile;
 mod function;
+mod lookup;
 mod rt;
 mod state;
 mod track;

@@ -82,6 +82,7 @@ pub(super) mod offset {
     pub const DATA: i32 = offset_of!(XdpBuff<'static>, data) as i32;
     pub const DATA_END: i32 = offset_of!(XdpBuff<'static>, data_end) as i32;
     pub const DATA_META: i32 = offset_of!(XdpBuff<'static>, data_meta) as i32;
+    pub const HARD_START: i32 = offset_of!(XdpBuff<'static>, hard_start) as i32;
     pub const INGRESS: i32 = offset_of!(XdpBuff<'static>, ingress_ifindex) as i32;
     pub const RX_QUEUE: i32 = offset_of!(XdpBuff<'static>, rx_queue) as i32;
     pub const EGRESS: i32 = offset_of!(XdpBuff<'static>, egress_ifindex) as i32;

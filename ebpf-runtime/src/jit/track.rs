@@ -58,6 +58,8 @@ pub(super) enum Place {
 pub(super) struct Facts {
     places: BTreeMap<u32, Place>,
     calls: BTreeMap<u32, [Kind; 5]>,
+    keys: BTreeMap<u32, (Option<Place>, Option<u32>)>,
+    branches: BTreeMap<u32, (bool, bool)>,
     zeroed: Vec<u16>,
 }
 
@@ -65,7 +67,7 @@ impl Facts {
     /// Takes in what the verifier proved: no access that it saw needs a check, here or at run time.
     pub fn prove(&mut self, verified: &Verified, body: &Body) {
         for (at, fact) in verified.facts.iter().enumerate() {
-            let place = match fact {
+            let found = match fact {
                 Fact::Ctx(field) if body.insns.get(at).is_some_and(|i| i.code == 0x61) => {
                     Place::Ctx(match field {
                         CtxField::Data => 0,
@@ -76,13 +78,13 @@ impl Facts {
                         CtxField::EgressIfindex => 20,
                     })
                 }
-                Fact::Access(access) => match access.memory {
-                    Memory::Stack => Place::Stack,
-                    Memory::Packet | Memory::Meta => Place::Packet,
-                    Memory::MapValue | Memory::MapKey | Memory::Record => Place::Value,
-                    Memory::Mixed => Place::Mixed,
-                },
-                Fact::Call(CallFact { map: Some(map), .. }) => {
+                Fact::Access(access) => place(access.memory),
+                Fact::Call(CallFact {
+                    map: Some(map),
+                    key_end,
+                    key_in,
+                    ..
+                }) => {
                     let lookup = body
                         .insns
                         .get(at)
@@ -90,12 +92,17 @@ impl Facts {
                     let known = self.calls.get_mut(&(at as u32));
                     if let (true, Some(args)) = (lookup, known) {
                         args[0] = Kind::Map(*map);
+                        self.keys.insert(at as u32, (key_in.map(place), *key_end));
                     }
+                    continue;
+                }
+                Fact::Branch { taken, falls } => {
+                    self.branches.insert(at as u32, (*taken, *falls));
                     continue;
                 }
                 _ => continue,
             };
-            self.places.insert(at as u32, place);
+            self.places.insert(at as u32, found);
         }
         self.zeroed = verified
             .functions
@@ -119,12 +126,36 @@ impl Facts {
         self.places.get(&(at as u32)).copied()
     }
 
+    /// Whether the conditional jump at an instruction can jump, and whether it can go on with the next.
+    pub fn branch(&self, at: usize) -> (bool, bool) {
+        self.branches.get(&(at as u32)).copied().unwrap_or((true, true))
+    }
+
+    /// Where the key of the lookup at an instruction lies.
+    pub fn key_place(&self, at: usize) -> Option<Place> {
+        self.keys.get(&(at as u32))?.0
+    }
+
+    /// What the key of the lookup in an array at an instruction is always below.
+    pub fn key_below(&self, at: usize) -> Option<u32> {
+        self.keys.get(&(at as u32))?.1
+    }
+
     /// What r1 to r5 hold at a helper call.
     pub fn args(&self, at: usize) -> [Kind; 5] {
         self.calls
             .get(&(at as u32))
             .copied()
             .unwrap_or([Kind::Unknown; 5])
+    }
+}
+
+fn place(memory: Memory) -> Place {
+    match memory {
+        Memory::Stack => Place::Stack,
+        Memory::Packet | Memory::Meta => Place::Packet,
+        Memory::MapValue | Memory::MapKey | Memory::Record => Place::Value,
+        Memory::Mixed => Place::Mixed,
     }
 }
 

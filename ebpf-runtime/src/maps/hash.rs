@@ -21,14 +21,14 @@ use crate::mem::arena::{Arena, Range};
 // Element header.
 const NEXT: usize = 0;
 const HASH: usize = 4;
-const STATE: usize = 8;
-const KEY: usize = 16;
+pub(crate) const STATE: usize = 8;
+pub(crate) const KEY: usize = 16;
 
 // Element states.
 const FREE: u32 = 0;
 const LIVE: u32 = 1;
 /// Live, and looked up since the hand last passed.
-const SEEN: u32 = 3;
+pub(crate) const SEEN: u32 = 3;
 
 /// Elements beyond `max_entries`: a replacement holds the old and the new one for a moment.
 const SPARE: u32 = 64;
@@ -55,7 +55,7 @@ pub(super) struct Hash {
     free: AtomicU64,
     lru: bool,
     hand: AtomicU32,
-    seed: u64,
+    seeds: [u64; 2],
     writable: bool,
 }
 
@@ -66,6 +66,32 @@ struct PerCpu {
     stride: usize,
     block: usize,
     cpus: u32,
+}
+
+/// Where a hash map's entries lie. A bucket is 8 bytes: its sequence number, then its first element's number + 1. An element
+/// begins with the number of the next one + 1 and its hash, 4 bytes each.
+#[derive(Debug, Clone)]
+pub(crate) struct HashShape {
+    pub buckets: u64,
+    pub mask: u32,
+    pub elems: u64,
+    pub stride: u64,
+    /// Bytes of a key.
+    pub key: usize,
+    /// Where the value begins in an element.
+    pub value_at: u64,
+    pub percpu: Option<PerCpuShape>,
+    pub lru: bool,
+    pub seeds: [u64; 2],
+}
+
+/// Where per-CPU values lie: that of element `i` for worker `w` at `base + w * block + i * stride`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PerCpuShape {
+    pub base: u64,
+    pub stride: u64,
+    pub block: u64,
+    pub cpus: u32,
 }
 
 /// What an update writes.
@@ -118,10 +144,9 @@ impl Hash {
             free: AtomicU64::new(0),
             lru,
             hand: AtomicU32::new(0),
-            seed: if def.flags & super::BPF_F_ZERO_SEED != 0 {
-                0
-            } else {
-                super::seed()
+            seeds: match def.flags & super::BPF_F_ZERO_SEED {
+                0 => [super::seed(), super::seed()],
+                _ => [0x9e37_79b9_7f4a_7c15, 0xa076_1d64_78bd_642f],
             },
             writable: def.flags & super::BPF_F_RDONLY_PROG == 0,
         })
@@ -131,18 +156,41 @@ impl Hash {
         self.count.load(Relaxed)
     }
 
+    /// Two words a round; the JIT makes the same of a key ([`crate::jit`], `lookup`).
+    #[inline]
     fn hash(&self, key: &[u8]) -> u32 {
-        let mut h = self.seed ^ 0x9e37_79b9_7f4a_7c15;
-        let (words, rest) = key.as_chunks::<8>();
-        for word in words {
-            h = mix(h ^ u64::from_ne_bytes(*word));
+        let [first, mut h] = self.seeds;
+        let (pairs, rest) = key.as_chunks::<16>();
+        for pair in pairs {
+            let (a, b) = pair.split_at(8);
+            h = mix(word(a) ^ first, word(b) ^ h);
         }
-        if !rest.is_empty() {
-            let mut word = [0u8; 8];
-            word[..rest.len()].copy_from_slice(rest);
-            h = mix(h ^ u64::from_ne_bytes(word));
+        if let Some((a, b)) = rest.split_at_checked(8) {
+            h = mix(word(a) ^ first, word(b) ^ h);
+        } else if !rest.is_empty() {
+            h = mix(word(rest) ^ first, h);
         }
         (h ^ (h >> 32)) as u32
+    }
+
+    /// For lookups without a call.
+    pub fn shape(&self) -> HashShape {
+        HashShape {
+            buckets: self.buckets.addr(),
+            mask: self.mask,
+            elems: self.elems.addr(),
+            stride: self.stride as u64,
+            key: self.key,
+            value_at: self.value_at as u64,
+            percpu: self.percpu.as_ref().map(|p| PerCpuShape {
+                base: p.arena.addr(),
+                stride: p.stride as u64,
+                block: p.block as u64,
+                cpus: p.cpus,
+            }),
+            lru: self.lru,
+            seeds: self.seeds,
+        }
     }
 
     fn seq(&self, bucket: u32) -> &AtomicU32 {
@@ -581,7 +629,21 @@ impl Wait {
     }
 }
 
-fn mix(x: u64) -> u64 {
-    let wide = u128::from(x) * 0xa076_1d64_78bd_642f;
+/// Up to 8 bytes as a number.
+#[inline]
+fn word(bytes: &[u8]) -> u64 {
+    match (bytes.first_chunk::<8>(), bytes.first_chunk::<4>()) {
+        (Some(word), _) => u64::from_le_bytes(*word),
+        (None, Some(half)) if bytes.len() == 4 => u32::from_le_bytes(*half).into(),
+        _ => bytes
+            .iter()
+            .rev()
+            .fold(0, |word, byte| word << 8 | u64::from(*byte)),
+    }
+}
+
+#[inline]
+fn mix(a: u64, b: u64) -> u64 {
+    let wide = u128::from(a) * u128::from(b);
     (wide ^ (wide >> 64)) as u64
 }

@@ -19,6 +19,11 @@ use array::Array;
 pub(crate) use array::ArrayShape;
 use def::check;
 use hash::{Hash, NewValue};
+#[cfg_attr(
+    not(all(feature = "jit", target_arch = "x86_64")),
+    expect(unused_imports, reason = "for the JIT")
+)]
+pub(crate) use hash::{HashShape, KEY, SEEN, STATE};
 use lpm::Lpm;
 use refs::{InnerMaps, Programs, Targets};
 use ring::{Perf, Ring};
@@ -357,6 +362,18 @@ impl Map {
     pub(crate) fn array_shape(&self) -> Option<ArrayShape> {
         match &self.storage {
             Storage::Array(a) => Some(a.shape()),
+            _ => None,
+        }
+    }
+
+    /// How a hash map's entries lie, for lookups without a call.
+    #[cfg_attr(
+        not(all(feature = "jit", target_arch = "x86_64")),
+        expect(dead_code, reason = "for the JIT")
+    )]
+    pub(crate) fn hash_shape(&self) -> Option<HashShape> {
+        match &self.storage {
+            Storage::Hash(h) => Some(h.shape()),
             _ => None,
         }
     }

@@ -216,6 +216,22 @@ impl Range {
         writable: false,
     };
 
+    /// The `len` bytes below `top`, which are the stack of a program that another engine runs.
+    ///
+    /// # Safety
+    /// They are there, and only this thread uses them, for as long as the range is used.
+    #[cfg_attr(
+        not(all(feature = "rbpf", target_arch = "x86_64")),
+        expect(dead_code, reason = "for another engine")
+    )]
+    pub unsafe fn of_stack(top: u64, len: usize) -> Range {
+        Range {
+            ptr: std::ptr::with_exposed_provenance_mut(top as usize - len),
+            len,
+            writable: true,
+        }
+    }
+
     /// Address as the program sees it.
     pub fn addr(&self) -> u64 {
         self.ptr.addr() as u64

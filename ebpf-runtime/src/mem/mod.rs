@@ -2,9 +2,10 @@
 //!
 //! [`arena::Arena`] is memory that maps keep their entries in; [`space::Space`] is the set of regions a running
 //! program may touch and does each of its accesses, checked; [`packet`] moves the edges of a frame. The rest of the
-//! crate is safe code over these.
+//! crate is safe code over these. [`kernel`] talks to the kernel's own eBPF, to compare with.
 #![allow(unsafe_code)]
 
 pub(crate) mod arena;
+pub(crate) mod kernel;
 pub(crate) mod packet;
 pub(crate) mod space;

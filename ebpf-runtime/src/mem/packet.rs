@@ -3,12 +3,12 @@
 use crate::{Errno, XdpBuff};
 
 /// `ETH_HLEN`: a frame cannot be shorter.
-const ETH_HLEN: usize = 14;
+pub(crate) const ETH_HLEN: usize = 14;
 /// Room the kernel keeps for `struct xdp_frame` at the start of the headroom (net/core/filter.c,
 /// `bpf_xdp_adjust_head`); programs that fill their headroom to the last byte see the same limit here.
-const XDP_FRAME_SIZE: usize = 40;
+pub(crate) const XDP_FRAME_SIZE: usize = 40;
 /// Largest metadata area (net/core/xdp.h, `xdp_metalen_invalid`).
-const META_MAX: usize = 255;
+pub(crate) const META_MAX: usize = 255;
 
 /// Bytes of the frame as a slice.
 pub(crate) fn bytes<'b>(buf: &'b XdpBuff<'_>) -> &'b [u8] {

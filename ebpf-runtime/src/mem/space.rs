@@ -67,6 +67,8 @@ pub(crate) struct Space {
     records: Vec<(u32, Range)>,
     /// The context of steering programs.
     skb: Option<Box<SkBuff>>,
+    /// The stack of an engine that does not use ours.
+    lent: Range,
 }
 
 // SAFETY: the ranges point into arenas owned by `maps`, which are `Send + Sync`; the stack is owned.
@@ -97,6 +99,7 @@ impl Space {
             maps: Vec::new(),
             records: Vec::new(),
             skb: None,
+            lent: Range::EMPTY,
         }
     }
 
@@ -193,6 +196,15 @@ impl Space {
         addr
     }
 
+    /// Lets helpers reach a stack that another engine brought. The caller sees to it that it is there while helpers run.
+    #[cfg_attr(
+        not(all(feature = "rbpf", target_arch = "x86_64")),
+        expect(dead_code, reason = "for another engine")
+    )]
+    pub fn lend(&mut self, stack: Range) {
+        self.lent = stack;
+    }
+
     /// Lets the program reach a record it reserved in a ring of this space.
     pub fn add_record(&mut self, ring: u64, range: Range) -> u64 {
         self.records.push((((ring & !TAG) >> 8) as u32, range));
@@ -265,6 +277,7 @@ impl Space {
             .find(|r| within(r, addr, len).is_some());
         let found = match record {
             Some(range) => range,
+            None if within(&self.lent, addr, len).is_some() => self.lent,
             None => {
                 let range = self
                     .maps

@@ -1,7 +1,7 @@
 //! Helper and kfunc calls: arguments against the contract, what comes back.
 
 use super::explore::{MapInfo, Next, Verifier};
-use super::facts::{CallFact, Fact};
+use super::facts::{CallFact, Fact, Memory};
 use super::memory::Mode;
 use super::problem::{Problem, refuse};
 use super::proto::{self, Arg, Gives, Proto};
@@ -20,7 +20,8 @@ const FEW: u64 = 16;
 #[derive(Default)]
 struct Given {
     map: Option<MapRef>,
-    key: Option<u32>,
+    key_end: Option<u32>,
+    key_in: Option<Memory>,
     callback: Option<usize>,
     reserve: u32,
     record: Option<u32>,
@@ -54,7 +55,8 @@ impl Verifier<'_> {
         }
         let fact = Fact::Call(CallFact {
             map: given.map.filter(|m| !m.inner).map(|m| m.index),
-            key: given.key,
+            key_end: given.key_end,
+            key_in: given.key_in,
             callback: given.callback,
         });
         for (frame, lo, hi) in std::mem::take(&mut given.scribbled) {
@@ -317,8 +319,16 @@ impl Verifier<'_> {
                     info.value_size
                 };
                 let indexed = matches!(info.kind, MapType::Array | MapType::PercpuArray) && size == 4;
+                let entries = info.max_entries;
                 if arg == Arg::Key && indexed {
-                    given.key = self.constant_key(state, &reg);
+                    given.key_end = self.key_end(state, &reg, entries);
+                }
+                if arg == Arg::Key {
+                    given.key_in = match reg.kind {
+                        Kind::Stack(_) => Some(Memory::Stack),
+                        Kind::Packet | Kind::Meta => Some(Memory::Packet),
+                        _ => None,
+                    };
                 }
                 self.helper_memory(state, proto, n, &reg, size, Mode::Read, given)
             }
@@ -378,8 +388,8 @@ impl Verifier<'_> {
         }
     }
 
-    /// The constant that a key on the stack holds.
-    fn constant_key(&mut self, state: &State, reg: &Reg) -> Option<u32> {
+    /// What a key on the stack is below, if that is no more than `entries`.
+    fn key_end(&mut self, state: &State, reg: &Reg, entries: u32) -> Option<u32> {
         let Kind::Stack(frame) = reg.kind else { return None };
         let at = i64::from(reg.off) + reg.value.known()? as i64;
         if !(-512..=-4).contains(&at) {
@@ -390,13 +400,18 @@ impl Verifier<'_> {
         let first = at.rem_euclid(8) as usize;
         for (place, kind) in [(0, Byte::Spill), (4, Byte::Upper)] {
             if first == place && slot.bytes[first..first + 4] == [kind; 4] {
-                let spill = slot.owner(kind)?;
-                let (key, dep) = (spill.known()? as u32, spill.dep);
+                let spill = slot.owner(kind).filter(|spill| spill.is_scalar())?;
+                let (most, dep) = (spill.value.u32.1, spill.dep);
+                if most >= entries {
+                    return None;
+                }
+                // The engines rely on it.
                 self.deps.mark(dep);
-                return Some(key);
+                return Some(most + 1);
             }
         }
-        (slot.bytes.get(first..first + 4)? == [Byte::Zero; 4]).then_some(0)
+        let zero = slot.bytes.get(first..first + 4)? == [Byte::Zero; 4];
+        (zero && entries > 0).then_some(1)
     }
 
     /// A size, and with it the memory in the argument before.

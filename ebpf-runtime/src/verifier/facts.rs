@@ -105,8 +105,10 @@ impl CtxField {
 pub struct CallFact {
     /// The map it is given, by index in the program's maps, when it always is the same.
     pub map: Option<u32>,
-    /// The key of a lookup in an array, when it always is the same.
-    pub key: Option<u32>,
+    /// What the key of a lookup in an array is always below, when that is no more than the array has entries.
+    pub key_end: Option<u32>,
+    /// Where the key lies, when that always is memory of one kind.
+    pub key_in: Option<Memory>,
     /// Where the callback it is given begins, when it always is the same.
     pub callback: Option<usize>,
 }
@@ -153,7 +155,8 @@ impl Fact {
             }),
             (Fact::Call(a), Fact::Call(b)) => Fact::Call(CallFact {
                 map: a.map.filter(|_| a.map == b.map),
-                key: a.key.filter(|_| a.key == b.key),
+                key_end: a.key_end.zip(b.key_end).map(|(a, b)| a.max(b)),
+                key_in: a.key_in.filter(|_| a.key_in == b.key_in),
                 callback: a.callback.filter(|_| a.callback == b.callback),
             }),
             (a, b) if a == b => a,

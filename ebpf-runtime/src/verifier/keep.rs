@@ -10,8 +10,10 @@ use super::state::{Byte, Reg, Slot, State};
 
 /// Turns of a loop after which numbers that change from turn to turn are forgotten even if something depends on them.
 const PATIENCE: u32 = 40;
-/// Kept states of an instruction that a state is compared with.
-const LOOKED_AT: usize = 48;
+/// Kept states of an instruction that a state is compared with: enough for the turns of a loop of some hundred.
+const LOOKED_AT: usize = 256;
+/// Kept states of an instruction from which on those that cover nothing are forgotten.
+const MANY: usize = 192;
 
 /// A kept state.
 pub(super) struct Checkpoint {
@@ -105,7 +107,7 @@ impl Verifier<'_> {
             }
             let c = &mut self.checkpoints[index as usize];
             c.misses += 1;
-            if c.misses > c.hits * 3 + 3 && !c.head && self.kept[at].len() > 8 {
+            if c.misses > c.hits * 3 + 3 && !c.head && self.kept[at].len() > MANY {
                 c.state = None;
                 self.stats.states -= 1;
                 self.kept[at].remove(i);
@@ -188,11 +190,11 @@ impl Verifier<'_> {
     fn note_unwritten(&mut self, old: &State, new: &State) {
         for (a, b) in old.frames.iter().zip(&new.frames) {
             let read = |x: &Slot| self.deps.is_marked(x.cell);
-            let lacking = a
-                .stack
-                .iter()
-                .zip(&b.stack)
-                .any(|(x, y)| y.bytes.contains(&Byte::Unwritten) && read(x));
+            let lacking = a.stack.iter().zip(&b.stack).any(|(x, y)| {
+                // What neither wrote, the old path cannot have read without being told so itself.
+                let mut bytes = x.bytes.iter().zip(&y.bytes);
+                read(x) && bytes.any(|(x, y)| *x != Byte::Unwritten && *y == Byte::Unwritten)
+            });
             if lacking {
                 self.functions[b.function].zero = true;
             }
