@@ -35,7 +35,7 @@ pub struct Instance {
 enum Engine {
     Interp(Box<Interp>),
     Jit(Jit),
-    Foreign(Foreign),
+    Foreign(Box<Foreign>),
 }
 
 impl Instance {
@@ -43,7 +43,7 @@ impl Instance {
         let engine = match kind {
             EngineKind::Jit => Engine::Jit(Jit::new(program, worker)?),
             EngineKind::Interp => Engine::Interp(Box::new(Interp::new(program, worker))),
-            EngineKind::Rbpf => Engine::Foreign(Foreign::new(program, worker)?),
+            EngineKind::Rbpf => Engine::Foreign(Box::new(Foreign::new(program, worker)?)),
         };
         let several = match engine {
             Engine::Interp(_) => None,

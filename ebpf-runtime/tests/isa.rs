@@ -692,10 +692,6 @@ fn instructions_outside_the_rfc_are_refused_at_load() {
         &[op(0x85, 0, 0, 0, 9999), exit.clone()],
         "not in the kernel's table",
     );
-    refused(
-        &[op(0x85, 0, 0, 0, 69), exit.clone()],
-        "helper fib_lookup (#69) needs a snapshot",
-    );
     refused(&[op(0x18, 1, 5, 0, 0), op(0, 0, 0, 0, 0), exit.clone()], "kind 9");
     assert!(matches!(
         Program::from_bytecode("bad", &[1, 2, 3], &[], 1),

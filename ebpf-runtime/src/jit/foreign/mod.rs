@@ -226,7 +226,7 @@ fn helpers() -> Vec<(u32, Helper)> {
         unsafe { std::mem::transmute::<unsafe extern "C" fn(u64, u64, u64, u64, u64) -> u64, Helper>(f) }
     }
     let mut all = table!(
-        1 2 3 5 6 7 8 23 25 28 44 51 54 65 93 94 118 125 130 131 132 133 134 160 177 182 188 189 190 195 208
+        1 2 3 5 6 7 8 23 25 28 44 51 54 65 69 93 94 118 125 130 131 132 133 134 160 163 177 182 188 189 190 195 208
     );
     all.push((NOTE_STACK as u32, code::<NOTE_STACK>()));
     all
