@@ -5,7 +5,7 @@ FEATURES := millrace-nic-models/device,millrace-driver/models
 # Where the guest lab keeps QEMU, kernels and logs.
 export MILLRACE_CACHE ?= $(CURDIR)/.cache/guest
 
-.PHONY: help deps build run test guest-test compat soak loom gate baseline bench-peers fmt lint ci clean-cache
+.PHONY: help deps build run test guest-test compat soak fuzz loom gate baseline bench-peers fmt lint ci clean-cache
 
 help: ## This list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ compat: deps ## Write docs/compat-nics.md and docs/compat-xdp.md anew, from what
 soak: deps ## The long variants of the tests
 	MILLRACE_SOAK=1 scripts/test.sh
 	target/debug/guest-lab --soak
+
+fuzz: deps ## A million generated programs under the verifier's watch, ten million runs on both engines, the kernel's verdicts
+	@scripts/fuzz.sh
 
 # Its own target directory: the flag concerns every crate, and would have the whole workspace built anew each time.
 loom: deps ## The buffer depot and the descriptor ring in every order of memory accesses that loom explores

@@ -136,6 +136,7 @@ impl Linker<'_> {
             btf: Arc::clone(&self.object.btf),
             jit: jit::Slot::default(),
             zeroed: OnceLock::new(),
+            verified: OnceLock::new(),
         })
     }
 

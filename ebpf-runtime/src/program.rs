@@ -100,6 +100,8 @@ pub(crate) struct Body {
     pub jit: jit::Slot,
     /// Where functions begin that read stack they have not written; known once the program is verified.
     pub zeroed: OnceLock<Vec<usize>>,
+    /// What the verifier said, once it was asked.
+    pub verified: OnceLock<Result<Arc<Verified>, Box<Refusal>>>,
 }
 
 impl Body {
@@ -112,6 +114,15 @@ impl Body {
     /// The source line of an instruction, when the object tells.
     pub fn line(&self, insn: usize) -> Option<SourceLine> {
         self.lines.at(insn, &self.btf)
+    }
+
+    /// The verifier's proof, if it was asked and accepted the program.
+    #[cfg_attr(
+        not(all(any(feature = "jit", feature = "rbpf"), target_arch = "x86_64")),
+        expect(dead_code, reason = "for engines that make machine code")
+    )]
+    pub fn proof(&self) -> Option<&Verified> {
+        self.verified.get()?.as_deref().ok()
     }
 }
 
@@ -131,21 +142,16 @@ pub(crate) struct Collection {
 pub struct Program {
     body: Arc<Body>,
     collection: Arc<Collection>,
-    verified: OnceLock<Result<Arc<Verified>, Box<Refusal>>>,
 }
 
 impl Program {
     pub(crate) fn new(body: Arc<Body>, collection: Arc<Collection>) -> Program {
-        Program {
-            body,
-            collection,
-            verified: OnceLock::new(),
-        }
+        Program { body, collection }
     }
 
     /// Proves that the program can do no harm, once; later calls give the first one's result.
     pub fn verify(&self) -> Result<&Arc<Verified>, LoadError> {
-        let result = self.verified.get_or_init(|| {
+        let result = self.body.verified.get_or_init(|| {
             let verified = verify(&self.body, &self.collection)?;
             let functions = self.body.functions.iter().zip(&verified.functions);
             let zeroed = functions.filter(|(_, f)| f.zero).map(|((start, _), _)| *start);
@@ -156,15 +162,6 @@ impl Program {
         result
             .as_ref()
             .map_err(|refusal| LoadError::Refused(refusal.clone()))
-    }
-
-    /// The verifier's proof, if it was asked and accepted the program.
-    #[cfg_attr(
-        not(all(any(feature = "jit", feature = "rbpf"), target_arch = "x86_64")),
-        expect(dead_code, reason = "for engines that make machine code")
-    )]
-    pub(crate) fn proof(&self) -> Option<&Verified> {
-        self.verified.get()?.as_deref().ok()
     }
 
     pub(crate) fn body(&self) -> &Arc<Body> {

@@ -57,6 +57,7 @@ impl Program {
             btf: Arc::new(Btf::default()),
             jit: jit::Slot::default(),
             zeroed: OnceLock::new(),
+            verified: OnceLock::new(),
         };
         check::check(&body)?;
         let body = Arc::new(body);

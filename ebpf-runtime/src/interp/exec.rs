@@ -81,6 +81,22 @@ pub(super) fn exec<W: Watch>(
     buf: &mut XdpBuff<'_>,
     watch: &mut W,
 ) -> Result<Stop, Fault> {
+    // In a register while the loop runs.
+    let mut left = core.left;
+    let result = walk(code, core, machine, buf, watch, &mut left);
+    core.left = left;
+    result
+}
+
+#[inline(always)]
+fn walk<W: Watch>(
+    code: &[Op],
+    core: &mut Core,
+    machine: &mut Machine,
+    buf: &mut XdpBuff<'_>,
+    watch: &mut W,
+    left: &mut u64,
+) -> Result<Stop, Fault> {
     let mut pc = machine.pc;
     clear(code, pc, core, machine);
     macro_rules! check {
@@ -99,11 +115,11 @@ pub(super) fn exec<W: Watch>(
             machine.pc = pc;
             return Err(Fault::OutOfBounds);
         };
-        if core.left == 0 {
+        if *left == 0 {
             machine.pc = pc;
             return Err(Fault::Budget);
         }
-        core.left -= 1;
+        *left -= 1;
         watch.step(pc, machine, core, buf);
         let (d, s) = (usize::from(op.dst & 15), usize::from(op.src & 15));
         let regs = &mut machine.regs;

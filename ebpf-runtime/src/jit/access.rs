@@ -54,6 +54,11 @@ impl Translator<'_, '_> {
         let value = match self.env.facts.proven(at) {
             Some(Place::Ctx(field)) => self.field(field),
             Some(place) => {
+                let own = self.env.facts.frame_offset(at);
+                let own = own.filter(|_| place == Place::Stack && !signed);
+                if let Some(value) = own.and_then(|off| self.known_word(off, access.len)) {
+                    return self.set(insn.dst, value);
+                }
                 let flags = self.flags(place);
                 let value = self.b.ins().load(int(access.len), flags, base, off);
                 self.widened(value, access.len, signed)
@@ -149,6 +154,7 @@ impl Translator<'_, '_> {
         };
         let base = self.reg(insn.dst);
         let off = i32::from(insn.off);
+        self.note_store(at, access.len, Some(value));
         match self.env.facts.proven(at) {
             Some(place) => {
                 let value = self.narrowed(value, access.len);
@@ -156,6 +162,16 @@ impl Translator<'_, '_> {
                 self.b.ins().store(flags, value, base, off);
             }
             None => self.checked_store(base, &access, off, value, at),
+        }
+    }
+
+    /// What a store means for what is known of the frame.
+    fn note_store(&mut self, at: usize, len: i32, value: Option<Value>) {
+        match (self.env.facts.proven(at), self.env.facts.frame_offset(at), value) {
+            (Some(Place::Stack), Some(off), Some(value)) => self.known.stored(off, len, value),
+            (Some(Place::Stack), Some(off), None) => self.known.forget(off, len),
+            (Some(Place::Packet | Place::Value | Place::Ctx(_)), ..) => {}
+            _ => self.known.forget_all(),
         }
     }
 
@@ -184,6 +200,7 @@ impl Translator<'_, '_> {
     }
 
     fn atomic(&mut self, insn: Insn, access: &Access, at: usize) {
+        self.note_store(at, access.len, None);
         let off = i32::from(insn.off);
         let base = self.reg(access.base);
         let addr = self.address(base, off);

@@ -6,6 +6,7 @@ use cranelift_codegen::ir::{BlockArg, InstBuilder, Value, types};
 use super::function::Translator;
 use super::rt;
 use super::state::{DONE, NOTED, offset};
+use super::track;
 use crate::insn::{self, Insn};
 use crate::interp::errno;
 use crate::mem::packet;
@@ -25,7 +26,11 @@ impl Translator<'_, '_> {
     /// A helper or kernel function.
     pub fn call(&mut self, insn: Insn, at: usize) {
         if insn.src == insn::CALL_KFUNC {
+            self.known.forget_all();
             return self.kfunc(insn, at);
+        }
+        if track::writes_memory(insn.imm) || matches!(insn.imm, LOOP | FOR_EACH) {
+            self.known.forget_all();
         }
         let value = match insn.imm {
             LOOKUP => self.lookup(at),

@@ -84,15 +84,11 @@ impl Code {
     }
 }
 
-/// The code of a program, compiled on first use; `verified` is the proof that accesses need no checks.
-pub(super) fn code(
-    body: &Body,
-    collection: &Collection,
-    verified: Option<&Verified>,
-) -> Result<Arc<Code>, LoadError> {
+/// The code of a program, compiled on first use; what the verifier has proven then needs no checks.
+pub(super) fn code(body: &Body, collection: &Collection) -> Result<Arc<Code>, LoadError> {
     body.jit
         .0
-        .get_or_init(|| compile(body, collection, verified).map(Arc::new))
+        .get_or_init(|| compile(body, collection, body.proof()).map(Arc::new))
         .clone()
 }
 

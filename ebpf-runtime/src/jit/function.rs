@@ -10,6 +10,7 @@ use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 
 use super::compile::{self, Env};
+use super::known::Known;
 use super::state::offset;
 use super::track::jump_target;
 use crate::insn::{self, Insn};
@@ -105,6 +106,7 @@ pub(super) fn translate(
         signatures: HashMap::new(),
         functions: HashMap::new(),
         present: HashSet::new(),
+        known: Known::default(),
     };
     match form {
         Form::Batch => t.batch(&params),
@@ -140,6 +142,8 @@ pub(super) struct Translator<'a, 'f> {
     functions: HashMap<usize, ir::FuncRef>,
     /// Addresses that are certainly not null.
     pub present: HashSet<Value>,
+    /// What is known of the function's frame at this point.
+    pub known: Known,
 }
 
 impl Translator<'_, '_> {
@@ -419,6 +423,7 @@ impl Translator<'_, '_> {
                     self.b.ins().jump(block, &[]);
                 }
                 self.b.switch_to_block(block);
+                self.known.forget_all();
                 open = true;
             }
             if open {
@@ -561,6 +566,7 @@ impl Translator<'_, '_> {
 
     /// A call of another function of the program.
     fn local(&mut self, insn: Insn, at: usize) {
+        self.known.forget_all();
         let pc = at as i64 + 1 + i64::from(insn.imm);
         let Some(callee) = self.env.body.functions.iter().position(|f| f.0 as i64 == pc) else {
             // `check` refuses such calls.

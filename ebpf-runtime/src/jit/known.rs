@@ -71,7 +71,10 @@ impl Translator<'_, '_> {
                         let cut = self.b.ins().ireduce(ty, part);
                         self.b.ins().uextend(types::I64, cut)
                     }
-                    None => self.b.ins().band_imm_s(part, (1 << (8 * u32::from(count))) - 1),
+                    None => self
+                        .b
+                        .ins()
+                        .band_imm_s(part, (1i64 << (8 * u32::from(count))) - 1),
                 };
             }
             if below > 0 {

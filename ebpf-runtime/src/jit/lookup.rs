@@ -40,17 +40,14 @@ impl Translator<'_, '_> {
             return self.helper(LOOKUP, at);
         }
         match map.hash_shape() {
-            Some(shape) if shape.key <= KEY_MAX => self.hash(&map, &shape, place),
+            Some(shape) if shape.key <= KEY_MAX => self.hash(&map, &shape, place, at),
             _ => self.find(&map),
         }
     }
 
     /// The address of an array's value, or null.
     fn array(&mut self, shape: &ArrayShape, place: Place, at: usize) -> Value {
-        let key = self.reg(2);
-        let flags = self.flags(place);
-        let index = self.b.ins().load(types::I32, flags, key, 0);
-        let index = self.b.ins().uextend(types::I64, index);
+        let index = self.key_words(4, place, at)[0];
         let stride = self.c(shape.stride as i64);
         let off = self.b.ins().imul(index, stride);
         let base = self.c(shape.base as i64);
@@ -100,13 +97,13 @@ impl Translator<'_, '_> {
     /// The address of a hash map's value, or null. Whatever is not the plain case is left to the map's own lookup: a
     /// bucket that somebody changes, one whose first element has another key, an element of an LRU map that was not
     /// looked up since the hand passed it.
-    fn hash(&mut self, map: &Map, shape: &HashShape, place: Place) -> Value {
+    fn hash(&mut self, map: &Map, shape: &HashShape, place: Place, at: usize) -> Value {
         let shared = MemFlagsData::new().with_notrap().with_aligned();
         let (done, slow) = (self.b.create_block(), self.cold());
         let result = self.b.append_block_param(done, types::I64);
         let null = self.c(0);
 
-        let words = self.key_words(shape.key, place);
+        let words = self.key_words(shape.key, place, at);
         let hash = self.hashed(&words, shape.seeds);
         let mask = self.c(shape.mask.into());
         let bucket = self.b.ins().band(hash, mask);
@@ -179,7 +176,22 @@ impl Translator<'_, '_> {
     }
 
     /// The key, 8 bytes at a time; the last word is filled up with zeroes.
-    fn key_words(&mut self, len: usize, place: Place) -> Vec<Value> {
+    fn key_words(&mut self, len: usize, place: Place, at: usize) -> Vec<Value> {
+        let own = self.env.facts.frame_offset(at).filter(|_| place == Place::Stack);
+        let known: Option<Vec<Value>> = own.and_then(|off| {
+            let mut words = (0..len as i32).step_by(8);
+            words.try_fold(Vec::new(), |mut all, from| {
+                all.push(self.known_word(off + from, (len as i32 - from).min(8))?);
+                Some(all)
+            })
+        });
+        match known {
+            Some(words) => words,
+            None => self.loaded_words(len, place),
+        }
+    }
+
+    fn loaded_words(&mut self, len: usize, place: Place) -> Vec<Value> {
         let (key, flags) = (self.reg(2), self.flags(place));
         let mut words = Vec::new();
         let mut at = 0;

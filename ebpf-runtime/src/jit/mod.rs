@@ -4,6 +4,7 @@
 //! track     which accesses are certain to be in bounds, by data flow or by the verifier's proof
 //! compile   one program: each function through `function`, `access`, `calls`, `lookup`, `alu`; linked, put into `code`
 //! function  instructions of one function to cranelift's form: blocks, jumps, calls, the loop over a batch
+//! known     what bytes of the stack are known to hold, so that keys need not be loaded
 //! state     what compiled code and the runtime share; rt: what compiled code calls
 //! ```
 //!
@@ -22,6 +23,7 @@ mod calls;
 mod code;
 mod compile;
 mod function;
+mod known;
 mod lookup;
 mod rt;
 mod state;
@@ -32,7 +34,6 @@ use std::sync::Arc;
 use crate::interp::Core;
 use crate::mem::space::Space;
 use crate::program::{Body, Collection, Program};
-use crate::verifier::Verified;
 use crate::{Fault, FaultReport, InstanceStats, LoadError, Redirect, Verdict, XdpBuff};
 
 pub(crate) use code::executable_bytes;
@@ -56,13 +57,8 @@ pub(crate) struct Jit {
 }
 
 impl Unit {
-    fn new(
-        body: &Arc<Body>,
-        collection: &Arc<Collection>,
-        verified: Option<&Verified>,
-        space: &mut Space,
-    ) -> Result<Unit, LoadError> {
-        let code = compile::code(body, collection, verified)?;
+    fn new(body: &Arc<Body>, collection: &Arc<Collection>, space: &mut Space) -> Result<Unit, LoadError> {
+        let code = compile::code(body, collection)?;
         let maps = collection
             .maps
             .iter()
@@ -80,12 +76,7 @@ impl Unit {
 impl Jit {
     pub fn new(program: &Arc<Program>, worker: u32) -> Result<Jit, LoadError> {
         let mut space = Space::new();
-        let unit = Arc::new(Unit::new(
-            program.body(),
-            program.collection(),
-            program.proof(),
-            &mut space,
-        )?);
+        let unit = Arc::new(Unit::new(program.body(), program.collection(), &mut space)?);
         let maps = space.map_count();
         let core = Core::new(space, worker, program.id());
         let state = Box::new(State {

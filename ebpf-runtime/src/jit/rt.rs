@@ -304,7 +304,7 @@ fn target(state: &mut State, map: u64, index: u32) -> Result<Option<Arc<Unit>>, 
     }
     let known = state.units.iter().find(|u| Arc::ptr_eq(&u.body, &body)).cloned();
     let unit = match known.map_or_else(
-        || Unit::new(&body, &collection, None, &mut state.core.space).map(Arc::new),
+        || Unit::new(&body, &collection, &mut state.core.space).map(Arc::new),
         Ok,
     ) {
         Ok(unit) => unit,

@@ -58,6 +58,8 @@ pub(super) enum Place {
 pub(super) struct Facts {
     places: BTreeMap<u32, Place>,
     calls: BTreeMap<u32, [Kind; 5]>,
+    /// Offset from r10 of accesses and of lookups' keys that are at a known place of the function's own frame.
+    frame: BTreeMap<u32, i32>,
     keys: BTreeMap<u32, (Option<Place>, Option<u32>)>,
     branches: BTreeMap<u32, (bool, bool)>,
     zeroed: Vec<u16>,
@@ -124,6 +126,11 @@ impl Facts {
     /// Where the access at an instruction goes, if it is certain to stay within bounds.
     pub fn proven(&self, at: usize) -> Option<Place> {
         self.places.get(&(at as u32)).copied()
+    }
+
+    /// Where in the function's own frame an access or a lookup's key lies, counted from r10, if that is known.
+    pub fn frame_offset(&self, at: usize) -> Option<i32> {
+        self.frame.get(&(at as u32)).copied()
     }
 
     /// Whether the conditional jump at an instruction can jump, and whether it can go on with the next.
@@ -318,6 +325,9 @@ impl Tracker<'_> {
         self.facts
             .calls
             .retain(|at, _| !(start..end).contains(&(*at as usize)));
+        self.facts
+            .frame
+            .retain(|at, _| !(start..end).contains(&(*at as usize)));
         let mut heads = vec![false; end - start];
         for at in start..end {
             if let Some(target) = jump_target(self.body.insns[at], at)
@@ -376,6 +386,9 @@ impl Tracker<'_> {
             let mut args = [Kind::Unknown; 5];
             args.copy_from_slice(&state.regs[1..6]);
             self.facts.calls.insert(at as u32, args);
+            if let Kind::Stack(off) = args[1] {
+                self.facts.frame.insert(at as u32, off);
+            }
             return;
         }
         let Some(access) = Access::of(insn) else {
@@ -389,6 +402,9 @@ impl Tracker<'_> {
             && (!access.atomic || self.is_aligned(pointer, off, access.len))
         {
             self.facts.places.insert(at as u32, place);
+            if let Kind::Stack(base) = pointer {
+                self.facts.frame.insert(at as u32, base + off);
+            }
         }
     }
 
@@ -557,7 +573,7 @@ const LOOP: i32 = 181;
 const LOOKUP_PERCPU: i32 = 195;
 
 /// Whether a helper may write memory that its arguments point to.
-fn writes_memory(helper: i32) -> bool {
+pub(super) fn writes_memory(helper: i32) -> bool {
     !matches!(
         helper,
         1..=3 | 5..=8 | 12 | 23 | 25 | 28 | 44 | 51 | 54 | 65 | 118 | 125 | 130..=134 | 160 | 177 | 182 | 188 | 190 | 195 | 208

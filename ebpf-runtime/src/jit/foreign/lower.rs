@@ -5,6 +5,7 @@
 //! `struct xdp_md` (it becomes a load from the frame's descriptor).
 
 use super::{FIELD_OFFSETS, has_helper};
+use crate::Hook;
 use crate::insn::{self, Insn};
 use crate::mem::space::{Space, map_addr};
 use crate::program::Program;
@@ -35,10 +36,13 @@ fn insn(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> Insn {
 
 /// The program as rbpf takes it; its maps are added to `space`.
 pub(super) fn lower(program: &Program, space: &mut Space) -> Result<Vec<u8>, String> {
-    let Some(verified) = program.proof() else {
+    let Some(verified) = program.body().proof() else {
         return Err("its code checks no access, so it runs verified programs only".into());
     };
     let body = program.body();
+    if body.hook != Hook::Xdp {
+        return Err("it is handed frames, not the context of a steering program".into());
+    }
     for (n, function) in verified.functions.iter().enumerate() {
         if function.zero {
             return Err("the program reads stack that it has not written, and rbpf does not clear it".into());
