@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Generated programs, many of them: 1,000,000 under the verifier's watch, 50,000 on every engine over 200 frames each,
-# 200,000 before the kernel's verifier. Ends with what was counted; docs/verifier.md keeps the figures of one run.
+# 200,000 before the kernel's verifier. Ends with what was counted; docs/verifier.md says what is asked.
 set -uo pipefail
 mkdir -p target
 log=target/fuzz.log
