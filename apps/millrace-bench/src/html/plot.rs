@@ -198,7 +198,10 @@ pub fn bars(groups: &[(String, Vec<Bar>)], palette: &Palette, x: &str, unit: &st
 
 /// Bars that lie on their side, for groups with long names; each bar may consist of several pieces.
 pub fn lying(groups: &[(String, Vec<Vec<Bar>>)], palette: &Palette, unit: &str) -> String {
-    let sum = |pieces: &[Bar]| pieces.iter().map(|piece| piece.value).sum::<f64>();
+    let sum = |pieces: &[Bar]| {
+        let values = pieces.iter().map(|piece| piece.value);
+        values.filter(|value| value.is_finite()).sum::<f64>()
+    };
     let most = groups
         .iter()
         .flat_map(|(_, bars)| bars)
