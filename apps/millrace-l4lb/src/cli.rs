@@ -130,7 +130,7 @@ enum Engine {
     Interp,
     /// The compiler to machine code (x86-64)
     Jit,
-    /// rbpf, for comparison (not in this version)
+    /// rbpf, for comparison: it refuses programs that it would run wrongly
     Rbpf,
 }
 
