@@ -302,3 +302,24 @@ fn each_message_says_what_would_satisfy_it() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn a_number_whose_lower_half_is_zero_has_no_bit_set_there() {
+    // r7 = 1 << 32; where the jump on r7's own bits is not taken, r9 is read, which nobody has set.
+    let program = |jump: u8| {
+        vec![
+            i(0x18, 7, 0, 0, 0),
+            i(0, 0, 0, 0, 1),
+            i(0xb7, 0, 0, 0, 2),
+            i(jump, 7, 7, 1, 0),
+            i(0xbf, 0, 9, 0, 0),
+            EXIT,
+        ]
+    };
+    assert!(refusal(&program(0x4e)).contains("r9 is read"));
+    let whole = Program::from_bytecode("whole", &program(0x4d).concat(), &maps(), 1).unwrap();
+    assert!(
+        whole.verify().is_ok(),
+        "all 64 bits are not zero: the jump is always taken"
+    );
+}

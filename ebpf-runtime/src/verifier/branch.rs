@@ -73,12 +73,12 @@ impl Verifier<'_> {
     ) -> Sides {
         let same = by_register && insn.dst == insn.src;
         let yes = if same {
-            same_side(relation, a)
+            same_side(relation, a, wide)
         } else {
             refine(relation, &a.value, &b.value, wide)
         };
         let no = if same {
-            same_side(relation.negated(), a)
+            same_side(relation.negated(), a, wide)
         } else {
             refine(relation.negated(), &a.value, &b.value, wide)
         };
@@ -250,15 +250,16 @@ impl Verifier<'_> {
     }
 }
 
-/// A number compared with itself.
-fn same_side(relation: Relation, a: &Reg) -> Option<(Scalar, Scalar)> {
+/// A number compared with itself, or its lower half with itself.
+fn same_side(relation: Relation, a: &Reg, wide: bool) -> Option<(Scalar, Scalar)> {
     use Relation::*;
+    let tested = if wide { a.value } else { a.value.zext() };
     let holds = match relation {
         Eq | Le | Ge | SLe | SGe => true,
         Ne | Lt | Gt | SLt | SGt => false,
         // Depends on whether any bit is set.
-        Set => a.value.known() != Some(0),
-        Clear => a.value.contains(0) || a.value.known().is_none(),
+        Set => tested.known() != Some(0),
+        Clear => tested.contains(0),
     };
     holds.then_some((a.value, a.value))
 }
