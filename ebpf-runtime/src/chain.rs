@@ -27,11 +27,12 @@ impl Default for RunConfig {
 }
 
 impl RunConfig {
-    /// Whether the next program of the chain runs after this raw verdict. A shift by it takes its low five bits, and 31 is
-    /// what an empty place of the dispatcher returns, which always goes on.
+    /// Whether the next program of the chain runs after this raw verdict. 31 is what an empty place of the dispatcher
+    /// returns, which always goes on. For results that are no verdict this does what the dispatcher's compiled code
+    /// does: it shifts the actions, as a 64-bit number, by the result's low six bits.
     #[inline]
     pub fn goes_on(&self, raw: u32) -> bool {
-        (self.actions | 1 << 31) >> (raw & 31) & 1 != 0
+        u64::from(self.actions | 1 << 31) >> (raw & 63) & 1 != 0
     }
 
     /// The actions after which the next program runs.
@@ -92,8 +93,8 @@ mod tests {
     #[test]
     fn by_default_the_next_program_runs_after_pass_only() {
         let config = RunConfig::default();
-        let on: Vec<u32> = (0..64).filter(|raw| config.goes_on(*raw)).collect();
-        assert_eq!(on, [2, 31, 34, 63], "the dispatcher shifts by the low five bits");
+        let on: Vec<u32> = (0..128).filter(|raw| config.goes_on(*raw)).collect();
+        assert_eq!(on, [2, 31, 66, 95], "the dispatcher shifts by the low six bits");
         assert_eq!((config.priority, config.action_names()), (50, vec!["XDP_PASS"]));
     }
 

@@ -161,7 +161,9 @@ impl Writer<'_> {
     /// Numbers in r0 to r5 and r9.
     fn numbers(&mut self) {
         for n in [0, 1, 2, 3, 4, 5, 9] {
-            if n != 9 && self.proven > 0 && self.random.chance(50) {
+            if self.random.chance(12) {
+                self.wide(n);
+            } else if n != 9 && self.proven > 0 && self.random.chance(50) {
                 let (size, bytes) = self.random.pick(&SIZES);
                 let off = self.random.below((self.proven - bytes + 1) as u64) as i16;
                 self.put(0x61 | size, n, 7, off, 0);
@@ -173,9 +175,32 @@ impl Writer<'_> {
         }
     }
 
+    /// A number of 64 bits at the edge of something: where its halves, or their signs, differ.
+    fn wide(&mut self, dst: u8) {
+        let edge = self.random.pick(&[
+            1 << 32,
+            0xffff_ffff_0000_0000,
+            0x7fff_ffff_0000_0000,
+            i64::MIN as u64,
+            i64::MAX as u64,
+            0x8000_0000,
+            0x7fff_ffff,
+            u32::MAX.into(),
+            0xffff_ffff_8000_0000,
+            0x1_ffff_ffff,
+        ]);
+        let value = edge.wrapping_add(self.random.below(3)).wrapping_sub(1);
+        self.put(0x18, dst, 0, 0, value as i32);
+        self.put(0, 0, 0, 0, (value >> 32) as i32);
+    }
+
     /// After a call r0 to r5 are gone.
     fn again(&mut self) {
         for n in NUMBERS {
+            if self.random.chance(6) {
+                self.wide(n);
+                continue;
+            }
             let imm = self.constant();
             self.put(0xb7, n, 0, 0, imm);
         }
@@ -220,7 +245,10 @@ impl Writer<'_> {
                 self.put(code, d, 0, 0, bits);
             }
             0x60 | 0x70 | 0xc0 if self.random.chance(80) => {
-                let by = self.random.below(width) as i32;
+                let by = match self.random.below(4) {
+                    0 if width == 64 => 32,
+                    _ => self.random.below(width) as i32,
+                };
                 self.put(op | class, d, 0, 0, by);
             }
             0xb0 if self.random.chance(30) => {
@@ -399,7 +427,8 @@ impl Writer<'_> {
         let op = self
             .random
             .pick(&[0x15u8, 0x25, 0x35, 0x45, 0x55, 0x65, 0x75, 0xa5, 0xb5, 0xc5, 0xd5]);
-        let op = if self.random.chance(50) { op } else { op | 3 & 6 };
+        // Half of them judge the lower 32 bits alone: class 6 instead of 5.
+        let op = if self.random.chance(50) { op } else { op ^ 3 };
         let start = self.code.len();
         if self.random.chance(60) {
             let imm = self.constant();

@@ -156,7 +156,7 @@ mod tests {
     /// What libxdp's dispatcher does to one frame, written as its C source has it.
     fn dispatcher(says: &[u32], actions: &[u32]) -> (u32, u8) {
         for (i, (ret, actions)) in says.iter().zip(actions).enumerate() {
-            if 1u32.wrapping_shl(*ret) & (actions | 1 << 31) == 0 {
+            if u64::from(actions | 1 << 31) >> (ret & 63) & 1 == 0 {
                 return (*ret, i as u8 + 1);
             }
         }

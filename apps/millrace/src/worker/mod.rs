@@ -8,6 +8,8 @@
 pub(crate) mod batch;
 pub(crate) mod chain;
 pub mod counters;
+#[cfg(test)]
+mod dispatcher_tests;
 pub(crate) mod idle;
 pub mod mailbox;
 pub(crate) mod route;
