@@ -219,6 +219,18 @@ mod tests {
     }
 
     #[test]
+    fn programs_are_plotted_by_machine_code_entry_and_interpreter() {
+        let row = |engine: &str, column: &str| json!({"case": "parse_count", "engine": engine, "ns": 5.0, column: 7.0});
+        let ebpf = json!({"bench": "ebpf", "rows": [row("jit", "batch_ns"), row("kernel", "single_ns"),
+            row("interp", "ns_per_instruction")]});
+        let page = page(&[&ebpf], None);
+        assert_eq!(page.matches("<svg").count(), 3);
+        assert!(page.contains("64 frames a call") && page.contains("nanoseconds a BPF instruction"));
+        let machine_code = page.split("<h3>").find(|part| part.starts_with("Machine code"));
+        assert_eq!(machine_code.map(|part| part.matches("<rect").count()), Some(2));
+    }
+
+    #[test]
     fn a_report_of_another_bench_has_a_table_and_no_plot() {
         let lb = json!({"bench": "lb", "rows": [{"case": "x", "engine": "jit", "pps": 1}]});
         let page = page(&[&lb], None);

@@ -11,6 +11,7 @@ pub fn plots(bench: &str, rows: &[&Value]) -> String {
         "path" => path(rows),
         "wire" => wire(rows),
         "scale" => scale(rows),
+        "ebpf" => programs(rows),
         _ => engines(rows),
     }
 }
@@ -331,50 +332,112 @@ fn scale(rows: &[&Value]) -> String {
     )
 }
 
-/// Cases side by side on engines: the balancer, programs.
-fn engines(rows: &[&Value]) -> String {
-    let mut html = String::new();
-    for (column, title, unit) in [
-        ("cycles_per_packet", "Core cycles a packet", "cycles a packet"),
-        (
-            "instructions_per_packet",
-            "Instructions a packet",
-            "instructions a packet",
-        ),
-    ] {
-        let mut palette = Palette::default();
-        let name = |row: &Value| {
-            let name = ["case", "program", "name"]
-                .iter()
-                .find_map(|key| row[*key].as_str());
-            name.unwrap_or_default().to_owned()
+/// Programs: machine code beside the kernel's, entry for one frame and for many, interpreters by their instructions.
+fn programs(rows: &[&Value]) -> String {
+    let interpreter = |row: &Value| row["engine"].as_str().is_some_and(|name| name.contains("interp"));
+    let compiled: Vec<&Value> = rows.iter().copied().filter(|row| !interpreter(row)).collect();
+    let interpreted: Vec<&Value> = rows.iter().copied().filter(|row| interpreter(row)).collect();
+    let jit: Vec<&Value> = rows
+        .iter()
+        .copied()
+        .filter(|row| row["engine"] == "jit")
+        .collect();
+    let engine = |row: &Value, _: &str| row["engine"].as_str().map(str::to_owned);
+    let entry = |_: &Value, column: &str| {
+        let name = match column {
+            "single_ns" => "a frame a call",
+            "batch_ns" => "64 frames a call",
+            "cold_single_ns" => "a frame a call, frames in no cache",
+            _ => "64 frames a call, frames in no cache",
         };
-        let mut all = Vec::new();
-        for (name, rows) in groups(rows, name) {
-            let bars: Vec<Vec<Bar>> = rows
-                .iter()
-                .filter_map(|row| {
-                    let value = number(row, column)?;
-                    Some(vec![Bar {
-                        series: palette.of(row["engine"].as_str()?),
-                        value,
-                        mark: None,
-                    }])
-                })
-                .collect();
-            if !bars.is_empty() && !name.is_empty() {
-                all.push((name, bars));
-            }
-        }
-        if !all.is_empty() {
-            let _ = write!(
-                html,
-                "<h3>{}</h3>{}<figure class=wide>{}</figure>",
-                escape(title),
-                palette.legend(""),
-                lying(&all, &palette, unit)
-            );
+        Some(name.to_owned())
+    };
+    let ns = "nanoseconds of a run's own work";
+    let whole = "nanoseconds a run, entry included";
+    let entries = ["single_ns", "batch_ns", "cold_single_ns", "cold_batch_ns"];
+    let each = "nanoseconds a BPF instruction";
+    [
+        side_by_side("Machine code", &compiled, &["ns"], engine, ns),
+        side_by_side("Entering a program on the JIT", &jit, &entries, entry, whole),
+        side_by_side(
+            "Interpreters",
+            &interpreted,
+            &["ns_per_instruction"],
+            engine,
+            each,
+        ),
+    ]
+    .concat()
+}
+
+/// A bar for each of `columns` of each row, a group a case; what a bar is drawn for is what `series` says.
+fn side_by_side(
+    title: &str,
+    rows: &[&Value],
+    columns: &[&str],
+    series: impl Fn(&Value, &str) -> Option<String>,
+    unit: &str,
+) -> String {
+    let mut palette = Palette::default();
+    let mut all = Vec::new();
+    for (name, rows) in groups(rows, case) {
+        let cells = rows
+            .iter()
+            .flat_map(|row| columns.iter().map(move |column| (*row, *column)));
+        let bars: Vec<Vec<Bar>> = cells
+            .filter_map(|(row, column)| {
+                let value = number(row, column)?;
+                let series = palette.of(&series(row, column)?);
+                Some(vec![Bar {
+                    series,
+                    value,
+                    mark: None,
+                }])
+            })
+            .collect();
+        if !bars.is_empty() && !name.is_empty() {
+            all.push((name.replace('_', " "), bars));
         }
     }
-    html
+    if all.is_empty() {
+        return String::new();
+    }
+    format!(
+        "<h3>{}</h3>{}<figure class=wide>{}</figure>",
+        escape(title),
+        palette.legend(""),
+        lying(&all, &palette, unit)
+    )
+}
+
+/// What a row's case is called.
+fn case(row: &Value) -> String {
+    let name = ["case", "program", "name"]
+        .iter()
+        .find_map(|key| row[*key].as_str());
+    name.unwrap_or_default().to_owned()
+}
+
+/// Cases side by side on engines: the balancer.
+fn engines(rows: &[&Value]) -> String {
+    let engine = |row: &Value, _: &str| row["engine"].as_str().map(str::to_owned);
+    let cycles = "cycles a packet";
+    let instructions = "instructions a packet";
+    [
+        side_by_side(
+            "Core cycles a packet",
+            rows,
+            &["cycles_per_packet"],
+            engine,
+            cycles,
+        ),
+        side_by_side(
+            "Instructions a packet",
+            rows,
+            &["instructions_per_packet"],
+            engine,
+            instructions,
+        ),
+    ]
+    .concat()
 }
