@@ -2,7 +2,7 @@
 //!
 //! It walks over every path ([`explore`]) with a description of what each register and stack slot can hold ([`state`],
 //! numbers as [`scalar`] with [`tnum`]), and follows each instruction's effect on it: arithmetic ([`arith`]), memory
-//! ([`memory`], [`stack`]), comparisons ([`branch`], [`compare`]), helpers ([`calls`] by the contracts in [`proto`]). A path ends
+//! ([`memory`], [`stack`]), comparisons ([`branch`], [`compare`]), functions ([`frames`]), helpers ([`calls`] by the contracts in [`proto`]). A path ends
 //! early where a state seen before covers it ([`keep`], [`prune`]); for that it knows which registers can still be read ([`live`])
 //! and which values the proof depended on ([`deps`]).
 //!
@@ -20,6 +20,7 @@ mod compare;
 mod deps;
 mod explore;
 mod facts;
+mod frames;
 mod keep;
 mod live;
 mod memory;
