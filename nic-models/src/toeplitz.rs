@@ -2,6 +2,8 @@
 
 /// Key length in bytes: enough for the longest input, IPv6 addresses and ports (36 bytes) plus 4.
 pub const KEY_LEN: usize = 40;
+/// The longest input.
+const INPUT: usize = KEY_LEN - 4;
 
 /// Hash of `input` under `key`. Input beyond 36 bytes has no key bits left and does not count.
 ///
@@ -29,7 +31,7 @@ pub fn hash(key: &[u8; KEY_LEN], input: &[u8]) -> u32 {
 /// A model hashes every frame; this is what makes that cheap (36 KiB a key).
 #[derive(Clone)]
 pub struct Table {
-    by_byte: Box<[[u32; 256]]>,
+    by_byte: Box<[[u32; 256]; INPUT]>,
 }
 
 impl std::fmt::Debug for Table {
@@ -41,8 +43,8 @@ impl std::fmt::Debug for Table {
 impl Table {
     /// Expands `key`.
     pub fn new(key: &[u8; KEY_LEN]) -> Self {
-        let mut by_byte = vec![[0u32; 256]; KEY_LEN - 4].into_boxed_slice();
-        let mut input = [0u8; KEY_LEN - 4];
+        let mut by_byte = Box::new([[0u32; 256]; INPUT]);
+        let mut input = [0u8; INPUT];
         for (at, row) in by_byte.iter_mut().enumerate() {
             let mut bits = [0u32; 8];
             for (bit, value) in bits.iter_mut().enumerate() {
@@ -60,11 +62,26 @@ impl Table {
     }
 
     /// Same as [`hash`] with the key this table was built from.
+    #[inline]
     pub fn hash(&self, input: &[u8]) -> u32 {
-        self.by_byte
-            .iter()
+        self.hash_from(0, input)
+    }
+
+    /// What `input` adds to the hash (by exclusive or) when it stands `at` bytes behind the input's start.
+    #[inline]
+    pub fn hash_from(&self, at: usize, input: &[u8]) -> u32 {
+        // Four bytes a step: fields are a multiple of that.
+        let mut rows = self.by_byte.get(at..).unwrap_or_default();
+        let (mut input, mut hash) = (input, 0);
+        while let (Some(([ra, rb, rc, rd], more_rows)), Some((&[a, b, c, d], more))) =
+            (rows.split_first_chunk::<4>(), input.split_first_chunk::<4>())
+        {
+            hash ^= ra[usize::from(a)] ^ rb[usize::from(b)] ^ rc[usize::from(c)] ^ rd[usize::from(d)];
+            (rows, input) = (more_rows, more);
+        }
+        rows.iter()
             .zip(input)
-            .fold(0, |acc, (row, &byte)| acc ^ row[byte as usize])
+            .fold(hash, |hash, (row, &byte)| hash ^ row[usize::from(byte)])
     }
 }
 
@@ -184,5 +201,17 @@ mod tests {
         let long = [0xa5; 64];
         assert_eq!(hash(&KEY, &long), hash(&KEY, &long[..36]));
         assert_eq!(Table::new(&KEY).hash(&long), hash(&KEY, &long));
+    }
+
+    #[test]
+    fn a_hash_is_the_hashes_of_its_parts_wherever_the_input_is_cut() {
+        let table = Table::new(&KEY);
+        let input: [u8; 36] = std::array::from_fn(|i| (i * 37 + 5) as u8);
+        for cut in 0..=input.len() {
+            let (head, tail) = input.split_at(cut);
+            assert_eq!(table.hash(head) ^ table.hash_from(cut, tail), hash(&KEY, &input));
+            assert_eq!(table.hash(head), hash(&KEY, head), "{cut} bytes");
+        }
+        assert_eq!(table.hash_from(36, &input), 0, "no key bits are left");
     }
 }

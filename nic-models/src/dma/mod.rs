@@ -6,10 +6,12 @@
 #![allow(unsafe_code)]
 
 mod backing;
+mod ring;
 mod shared_bar;
 mod space;
 
 pub use backing::{DmaError, Trust};
+pub use ring::RingPlace;
 pub use shared_bar::SharedBar;
 pub use space::{DmaSpace, MAX_REGIONS};
 

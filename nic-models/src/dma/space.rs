@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::backing::{self, Backing};
+use super::ring::{RingPlace, next_epoch};
 use super::{DmaError, Fault, FaultKind, Prot, Trust};
 use crate::ring_order;
 
@@ -35,6 +36,8 @@ pub struct DmaSpace {
     last_word: Cell<usize>,
     last_data: Cell<usize>,
     enabled: bool,
+    /// Which state of all this it is: see [`RingPlace`].
+    epoch: u64,
 }
 
 // SAFETY: the raw pointers lead into mappings that `backings` of the same value owns; nothing is tied to a thread.
@@ -55,12 +58,14 @@ impl DmaSpace {
             last_word: Cell::new(0),
             last_data: Cell::new(0),
             enabled: false,
+            epoch: next_epoch(),
         }
     }
 
     /// The bus master enable gate: while off, every access faults.
     pub fn set_enabled(&mut self, enabled: bool) {
         self.enabled = enabled;
+        self.epoch = next_epoch();
     }
 
     pub fn is_enabled(&self) -> bool {
@@ -98,6 +103,7 @@ impl DmaSpace {
         };
         backing.users += 1;
         let host = backing.at(fd_offset);
+        self.epoch = next_epoch();
         self.regions.insert(
             at,
             Region {
@@ -121,6 +127,7 @@ impl DmaSpace {
             backing: usize::MAX,
             prot,
         };
+        self.epoch = next_epoch();
         self.regions.insert(at, region);
         Ok(())
     }
@@ -131,6 +138,7 @@ impl DmaSpace {
         if len == 0 {
             return 0;
         }
+        self.epoch = next_epoch();
         // Whole pages: a page that is touched is gone.
         let last = iova.saturating_add(len - 1) | (PAGE - 1);
         let iova = iova & !(PAGE - 1);
@@ -177,6 +185,7 @@ impl DmaSpace {
         let bytes = self.regions.iter().fold(0u64, |n, r| {
             n.saturating_add((r.last - r.start).saturating_add(1))
         });
+        self.epoch = next_epoch();
         self.regions.clear();
         self.backings.clear();
         self.last_word.set(0);
@@ -207,13 +216,27 @@ impl DmaSpace {
     /// Device reads memory. Nothing is promised about `buf` after a fault.
     #[inline]
     pub fn read(&self, iova: u64, buf: &mut [u8]) -> Result<(), Fault> {
+        if buf.is_empty() {
+            return Ok(());
+        }
+        let (host, room) = self.piece(iova, 0, buf.len(), Prot::READ, &self.last_data)?;
+        if room >= buf.len() {
+            // SAFETY: `piece` returned an address with `room` mapped bytes behind it, alive as long as &self; `buf`
+            // is ours and cannot overlap a client's file mapping. The client may write at the same time; then the
+            // bytes are whatever was seen, and are treated as untrusted.
+            unsafe { std::ptr::copy_nonoverlapping(host, buf.as_mut_ptr(), buf.len()) };
+            return Ok(());
+        }
+        self.read_pieces(iova, buf)
+    }
+
+    #[cold]
+    fn read_pieces(&self, iova: u64, buf: &mut [u8]) -> Result<(), Fault> {
         let mut done = 0;
         while done < buf.len() {
             let (host, room) = self.piece(iova, done, buf.len(), Prot::READ, &self.last_data)?;
             let n = room.min(buf.len() - done);
-            // SAFETY: `piece` returned an address with `room` mapped bytes behind it, alive as long as &self; `buf`
-            // is ours and cannot overlap a client's file mapping. The client may write at the same time; then the
-            // bytes are whatever was seen, and are treated as untrusted.
+            // SAFETY: as in `read`.
             unsafe { std::ptr::copy_nonoverlapping(host, buf.as_mut_ptr().add(done), n) };
             done += n;
         }
@@ -310,6 +333,40 @@ impl DmaSpace {
         // SAFETY: `word` checked that 16 aligned bytes are mapped; they stay so as long as `self` is borrowed, since
         // unmapping takes `&mut self`. Both sides access them atomically.
         Ok(unsafe { &*host })
+    }
+
+    /// The `count` descriptors of 16 bytes from `iova` on, where they can be read and written and lie in one piece. `None`
+    /// says nothing more: the accesses to single descriptors tell what is wrong, if anything is. `place` remembers what was
+    /// found.
+    #[inline]
+    pub fn ring(&self, place: &mut RingPlace, iova: u64, count: u32) -> Option<&[[AtomicU64; 2]]> {
+        if (place.epoch, place.iova, place.count) != (self.epoch, iova, count) {
+            *place = self.find_ring(iova, count)?;
+        }
+        // SAFETY: `find_ring` found `count` aligned descriptors mapped for reading and writing there, in this state of this
+        // space: the epoch belongs to no other. They stay mapped as long as `self` is borrowed, since unmapping takes
+        // `&mut self`. Both sides access them atomically.
+        Some(unsafe { std::slice::from_raw_parts(place.host, count as usize) })
+    }
+
+    #[cold]
+    fn find_ring(&self, iova: u64, count: u32) -> Option<RingPlace> {
+        if count == 0 {
+            return None;
+        }
+        let bytes = count as usize * 16;
+        let (host, room) = self
+            .piece(iova, 0, bytes, Prot::READ_WRITE, &self.last_word)
+            .ok()?;
+        if room < bytes || !iova.is_multiple_of(16) || !(host as usize).is_multiple_of(16) {
+            return None;
+        }
+        Some(RingPlace {
+            epoch: self.epoch,
+            iova,
+            count,
+            host: host.cast_const().cast(),
+        })
     }
 
     /// Checks a new mapping and finds its place among the regions.

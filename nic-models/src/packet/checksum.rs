@@ -37,50 +37,59 @@ pub struct PartialChecksumError {
     pub len: usize,
 }
 
-/// The sum of `data`; an odd last byte counts as the high half of a word. Eight bytes a step.
+/// Bytes from which on many are summed up at a time.
+const BULK: usize = 96;
+
+/// The sum of `data`; an odd last byte counts as the high half of a word.
+#[inline]
 pub fn sum(data: &[u8]) -> u32 {
-    // Native-endian 32-bit lanes in a 64-bit accumulator: RFC 1071 section 2(B) lets the swap wait until the end.
-    let mut lanes = [0u64; 4];
-    let mut blocks = data.chunks_exact(32);
-    for block in &mut blocks {
-        for (lane, word) in lanes.iter_mut().zip(block.chunks_exact(8)) {
-            let word = u64::from_ne_bytes([
-                word[0], word[1], word[2], word[3], word[4], word[5], word[6], word[7],
-            ]);
-            *lane += (word & 0xffff_ffff) + (word >> 32);
-        }
-    }
-    let mut total = lanes
-        .iter()
-        .map(|lane| (lane & 0xffff_ffff) + (lane >> 32))
-        .sum::<u64>();
-    // The rest in words of eight, four, two and one bytes: short frames are all rest.
-    let mut rest = blocks.remainder();
+    // Native-endian words of any size, and carries go round: RFC 1071 section 2(A) and (B) let both wait until the end.
+    let (mut total, mut rest) = if data.len() < BULK { (0, data) } else { bulk(data) };
     while let Some((word, more)) = rest.split_first_chunk::<8>() {
-        let word = u64::from_ne_bytes(*word);
-        total += (word & 0xffff_ffff) + (word >> 32);
+        total = add(total, u64::from_ne_bytes(*word));
         rest = more;
     }
     if let Some((word, more)) = rest.split_first_chunk::<4>() {
-        total += u64::from(u32::from_ne_bytes(*word));
+        total = add(total, u64::from(u32::from_ne_bytes(*word)));
         rest = more;
     }
     if let Some((word, more)) = rest.split_first_chunk::<2>() {
-        total += u64::from(u16::from_ne_bytes(*word));
+        total = add(total, u64::from(u16::from_ne_bytes(*word)));
         rest = more;
     }
     if let [last] = rest {
-        total += u64::from(u16::from_ne_bytes([*last, 0]));
+        total = add(total, u64::from(u16::from_ne_bytes([*last, 0])));
     }
-    let folded = fold64(total);
-    u32::from(u16::from_be_bytes(folded.to_ne_bytes()))
+    u32::from(u16::from_be_bytes(fold64(total).to_ne_bytes()))
 }
 
-fn fold64(mut total: u64) -> u16 {
-    while total > 0xffff {
-        total = (total & 0xffff) + (total >> 16);
+/// Sums up what is whole blocks of `data`, and gives the rest.
+fn bulk(data: &[u8]) -> (u64, &[u8]) {
+    // Each lane takes the halves of its words, so that a vector unit needs no carries.
+    let mut lanes = [0u64; 8];
+    let (blocks, rest) = data.as_chunks::<64>();
+    for block in blocks {
+        for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<8>().0) {
+            let word = u64::from_ne_bytes(*word);
+            *lane += (word & 0xffff_ffff) + (word >> 32);
+        }
     }
-    total as u16
+    (lanes.into_iter().fold(0, add), rest)
+}
+
+/// Adds with the carry brought round to the lowest bit.
+#[inline]
+fn add(a: u64, b: u64) -> u64 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + u64::from(carry)
+}
+
+#[inline]
+fn fold64(total: u64) -> u16 {
+    let (half, carry) = (total as u32).overflowing_add((total >> 32) as u32);
+    let half = half + u32::from(carry);
+    let (word, carry) = (half as u16).overflowing_add((half >> 16) as u16);
+    word + u16::from(carry)
 }
 
 /// Folds a sum to 16 bits without inverting it.
@@ -112,23 +121,37 @@ pub fn pseudo_v6(src: &[u8; 16], dst: &[u8; 16], proto: u8, l4_len: usize) -> u3
 }
 
 /// The upper-layer length as the two words it fills in the IPv6 pseudo header.
+#[inline]
 fn length_sum(len: usize) -> u32 {
     (len as u32 & 0xffff) + (len as u32 >> 16)
 }
 
 /// Pseudo header sum of the packet `p` describes, for `l4_len` bytes of L4 header and data; `None` without IP.
 pub fn pseudo(frame: &[u8], p: &Parsed, l4_len: usize) -> Option<u32> {
-    // Both addresses stand next to each other.
-    let (at, len) = match p.l3 {
-        L3::Ipv4 => (12, 8),
-        L3::Ipv6 => (8, 32),
-        _ => return None,
+    if !p.is_ip() {
+        return None;
+    }
+    Some(sum(p.addresses(frame)) + u32::from(p.proto) + length_sum(l4_len))
+}
+
+/// The pseudo header's sum and that of the `l4_len` bytes from the L4 header on.
+#[inline]
+fn sum_with_pseudo(frame: &[u8], p: &Parsed, l4_len: usize) -> Option<u32> {
+    let addresses_at = match (p.l3, p.l3_len) {
+        (L3::Ipv4, 20) => p.l2_len + 12,
+        (L3::Ipv6, 40) => p.l2_len + 8,
+        _ => {
+            let data = frame.get(p.l4_off..p.l4_off + l4_len)?;
+            return Some(pseudo(frame, p, l4_len)? + sum(data));
+        }
     };
-    let addresses = frame.get(p.l2_len + at..p.l2_len + at + len)?;
-    Some(sum(addresses) + u32::from(p.proto) + length_sum(l4_len))
+    // Without options the L4 header follows the addresses.
+    let data = frame.get(addresses_at..p.l4_off + l4_len)?;
+    Some(sum(data) + u32::from(p.proto) + length_sum(l4_len))
 }
 
 /// Checks the IPv4 header checksum; [`Status::None`] for anything but IPv4.
+#[inline]
 pub fn verify_ip(frame: &[u8], p: &Parsed) -> Status {
     match ipv4_header(frame, p) {
         Some(header) => Status::from_ok(fold(sum(header)) == 0xffff),
@@ -146,6 +169,7 @@ pub fn fill_ip(frame: &mut [u8], p: &Parsed) -> bool {
     put16(frame, p.l2_len + 10, value)
 }
 
+#[inline]
 fn ipv4_header<'a>(frame: &'a [u8], p: &Parsed) -> Option<&'a [u8]> {
     if p.l3 != L3::Ipv4 {
         return None;
@@ -155,6 +179,7 @@ fn ipv4_header<'a>(frame: &'a [u8], p: &Parsed) -> Option<&'a [u8]> {
 
 /// The bytes an L4 checksum covers beside the pseudo header. `Err(None)`: no checksum to speak of. `Err(Bad)`: the
 /// lengths contradict each other.
+#[inline]
 fn covered<'a>(frame: &'a [u8], p: &Parsed) -> Result<&'a [u8], Status> {
     if p.fragment != Fragment::No || p.l4 == L4::None || p.routing_pending {
         return Err(Status::None);
@@ -174,6 +199,7 @@ fn covered<'a>(frame: &'a [u8], p: &Parsed) -> Result<&'a [u8], Status> {
 }
 
 /// Checks the checksum of TCP, UDP or SCTP. UDP over IPv4 with checksum 0 has none; over IPv6 that is bad (RFC 8200).
+#[inline]
 pub fn verify_l4(frame: &[u8], p: &Parsed) -> Status {
     let data = match covered(frame, p) {
         Ok(data) => data,
@@ -187,8 +213,8 @@ pub fn verify_l4(frame: &[u8], p: &Parsed) -> Status {
                 Status::Bad
             }
         }
-        L4::Tcp | L4::Udp => match pseudo(frame, p, data.len()) {
-            Some(pseudo) => Status::from_ok(fold(pseudo + sum(data)) == 0xffff),
+        L4::Tcp | L4::Udp => match sum_with_pseudo(frame, p, data.len()) {
+            Some(sum) => Status::from_ok(fold(sum) == 0xffff),
             None => Status::None,
         },
         L4::Sctp => Status::from_ok(data.get(8..12) == Some(&sctp_crc(data).to_le_bytes()[..])),

@@ -133,6 +133,17 @@ impl Parsed {
         frame.get(self.l4_off + self.l4_len..self.ip_end).unwrap_or(&[])
     }
 
+    /// Source and destination address, which stand next to each other: 8 or 32 bytes; empty without an IP header.
+    #[inline]
+    pub fn addresses<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
+        let (at, len) = match self.l3 {
+            L3::Ipv4 => (12, 8),
+            L3::Ipv6 => (8, 32),
+            _ => return &[],
+        };
+        frame.get(self.l2_len + at..self.l2_len + at + len).unwrap_or(&[])
+    }
+
     /// Source address, 4 or 16 bytes; empty without an IP header.
     pub fn src_addr<'a>(&self, frame: &'a [u8]) -> &'a [u8] {
         let (at, len) = match self.l3 {
@@ -220,6 +231,7 @@ pub fn parse(frame: &[u8]) -> Parsed {
 }
 
 /// RFC 791.
+#[inline]
 fn ipv4(frame: &[u8], p: &mut Parsed) {
     let Some(packet) = frame.get(p.l2_len..).filter(|packet| packet.len() >= 20) else {
         p.truncated = true;
@@ -300,6 +312,7 @@ fn ipv6(frame: &[u8], p: &mut Parsed) {
     l4(frame, p);
 }
 
+#[inline]
 fn fragment(offset: u16, more: bool) -> Fragment {
     match (offset, more) {
         (0, false) => Fragment::No,
@@ -308,6 +321,7 @@ fn fragment(offset: u16, more: bool) -> Fragment {
     }
 }
 
+#[inline]
 fn l4(frame: &[u8], p: &mut Parsed) {
     if p.fragment == Fragment::Later {
         return;

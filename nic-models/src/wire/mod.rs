@@ -6,6 +6,7 @@
 //! and never reach a model.
 
 mod error;
+mod frames;
 mod r#gen;
 mod inbox;
 mod interface;
@@ -53,6 +54,19 @@ pub trait Wire: Send {
 
     /// Gives a frame to the network. It may sit in a batch until [`Wire::flush`].
     fn send(&mut self, frame: &[u8]) -> io::Result<SendOutcome>;
+
+    /// Memory for a frame of `len` bytes in the batch that [`Wire::flush`] completes, with anything in it: whoever fills all of
+    /// it and then calls [`Wire::commit`] has sent the frame with one copy less. Without that call nothing is sent. `None`
+    /// where [`Wire::send`] has to do it: there is no such memory, or what it would say is "dropped".
+    fn room(&mut self, len: usize) -> Option<&mut [u8]> {
+        let _ = len;
+        None
+    }
+
+    /// Sends the first `len` bytes of the memory that [`Wire::room`] gave just before.
+    fn commit(&mut self, len: usize) {
+        let _ = len;
+    }
 
     /// Sends what [`Wire::send`] has collected.
     fn flush(&mut self) -> io::Result<()>;

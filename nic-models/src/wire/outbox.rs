@@ -1,5 +1,6 @@
 //! Frames collected on their way to a socket.
 
+use super::frames::Frames;
 use super::{SendOutcome, sys};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -7,16 +8,14 @@ use std::os::fd::BorrowedFd;
 /// Up to one batch of frames in one reused buffer.
 #[derive(Default)]
 pub(super) struct Outbox {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
+    frames: Frames,
 }
 
 impl Outbox {
     /// Adds a frame; `true` when the batch is full and should be flushed.
     pub(super) fn push(&mut self, frame: &[u8]) -> bool {
-        self.bytes.extend_from_slice(frame);
-        self.ends.push(self.bytes.len());
-        self.ends.len() == sys::BATCH
+        self.frames.push(frame);
+        self.frames.len() == sys::BATCH
     }
 
     /// Sends all frames, each behind `prefix`. A frame the kernel does not take is dropped and the rest still tried;
@@ -30,11 +29,9 @@ impl Outbox {
     ) -> io::Result<()> {
         let mut done = 0;
         let mut result = Ok(());
-        while done < self.ends.len() {
-            let frames = (done..self.ends.len()).map(|i| {
-                let start = if i == 0 { 0 } else { self.ends[i - 1] };
-                &self.bytes[start..self.ends[i]]
-            });
+        let count = self.frames.len();
+        while done < count {
+            let frames = (done..count).filter_map(|i| self.frames.get(i));
             match sys::send_all(fd, prefix, frames) {
                 Ok(sent) => {
                     outcome(SendOutcome::Sent, sent as u64);
@@ -51,12 +48,8 @@ impl Outbox {
                 Err(_) => break, // no room or no carrier: the rest would meet the same
             }
         }
-        outcome(
-            SendOutcome::Dropped,
-            (self.ends.len() - done.min(self.ends.len())) as u64,
-        );
-        self.bytes.clear();
-        self.ends.clear();
+        outcome(SendOutcome::Dropped, (count - done.min(count)) as u64);
+        self.frames.clear();
         result
     }
 }

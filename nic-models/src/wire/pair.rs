@@ -5,6 +5,7 @@
 //! and may be stepped by one thread or by two. The cable itself is a short queue: while the far side does not keep up a
 //! sender's frames are dropped and counted, as a link's other end would have to drop them.
 
+use super::frames::Frames;
 use super::{SendOutcome, Wire};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -14,48 +15,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Frames that one direction holds, beside the batch that the receiver has taken.
 const ROOM: usize = 512;
 
-/// Frames one behind the other.
-#[derive(Debug, Default)]
-struct Batch {
-    bytes: Vec<u8>,
-    /// Where each frame ends.
-    ends: Vec<usize>,
-}
-
-impl Batch {
-    fn push(&mut self, frame: &[u8]) {
-        self.bytes.extend_from_slice(frame);
-        self.ends.push(self.bytes.len());
-    }
-
-    fn clear(&mut self) {
-        self.bytes.clear();
-        self.ends.clear();
-    }
-
-    /// Frame `i`, given where the one before it ends.
-    fn frame(&self, i: usize, start: usize) -> Option<&[u8]> {
-        self.bytes.get(start..*self.ends.get(i)?)
-    }
-
-    /// Appends the frames of `other`, which is empty afterwards.
-    fn take_all(&mut self, other: &mut Batch) {
-        let before = self.bytes.len();
-        self.bytes.append(&mut other.bytes);
-        self.ends.extend(other.ends.drain(..).map(|end| before + end));
-    }
-}
-
 /// One direction.
 #[derive(Debug, Default)]
 struct Mailbox {
-    batch: Mutex<Batch>,
+    batch: Mutex<Frames>,
     /// There is something in it: spares the receiver the lock.
     full: AtomicBool,
 }
 
 impl Mailbox {
-    fn lock(&self) -> MutexGuard<'_, Batch> {
+    fn lock(&self) -> MutexGuard<'_, Frames> {
         self.batch.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -68,11 +37,10 @@ pub struct PairWire {
     /// Shared by both ends and nobody else, so that an end knows whether the other is there.
     alive: Arc<()>,
     /// Frames of this round.
-    out: Batch,
-    /// Frames taken from the other end, and how far they have been handed over: how many, and how many bytes.
-    input: Batch,
+    out: Frames,
+    /// Frames taken from the other end, and how many of them have been handed over.
+    input: Frames,
     next: usize,
-    start: usize,
     sent: u64,
     received: u64,
     dropped: u64,
@@ -86,10 +54,9 @@ pub fn pair() -> (PairWire, PairWire) {
         to: to.clone(),
         from: from.clone(),
         alive: alive.clone(),
-        out: Batch::default(),
-        input: Batch::default(),
+        out: Frames::default(),
+        input: Frames::default(),
         next: 0,
-        start: 0,
         sent: 0,
         received: 0,
         dropped: 0,
@@ -101,35 +68,33 @@ impl PairWire {
     /// Takes the batch that the other end has left; false if there is none.
     fn take(&mut self) -> bool {
         self.input.clear();
-        (self.next, self.start) = (0, 0);
+        self.next = 0;
         if !self.from.full.load(Ordering::Acquire) {
             return false;
         }
         let mut batch = self.from.lock();
         std::mem::swap(&mut *batch, &mut self.input);
         self.from.full.store(false, Ordering::Release);
-        !self.input.ends.is_empty()
+        !self.input.is_empty()
     }
 }
 
 impl Wire for PairWire {
     #[inline]
     fn recv(&mut self) -> io::Result<Option<&[u8]>> {
-        if self.next == self.input.ends.len() && !self.take() {
+        if self.next == self.input.len() && !self.take() {
             return Ok(None);
         }
-        let (i, start) = (self.next, self.start);
-        self.start = self.input.ends.get(i).copied().unwrap_or(start);
-        self.next = i + 1;
+        self.next += 1;
         self.received += 1;
-        Ok(self.input.frame(i, start))
+        Ok(self.input.get(self.next - 1))
     }
 
     #[inline]
     fn send(&mut self, frame: &[u8]) -> io::Result<SendOutcome> {
-        if self.out.ends.len() >= ROOM {
+        if self.out.len() >= ROOM {
             self.flush()?;
-            if self.out.ends.len() >= ROOM || !self.link_up() {
+            if self.out.len() >= ROOM || !self.link_up() {
                 self.dropped += 1;
                 return Ok(SendOutcome::Dropped);
             }
@@ -139,14 +104,25 @@ impl Wire for PairWire {
         Ok(SendOutcome::Sent)
     }
 
+    #[inline]
+    fn room(&mut self, len: usize) -> Option<&mut [u8]> {
+        (self.out.len() < ROOM).then(|| self.out.room(len))
+    }
+
+    #[inline]
+    fn commit(&mut self, len: usize) {
+        self.out.commit(len);
+        self.sent += 1;
+    }
+
     fn flush(&mut self) -> io::Result<()> {
-        if self.out.ends.is_empty() {
+        if self.out.is_empty() {
             return Ok(());
         }
         let mut batch = self.to.lock();
-        if batch.ends.is_empty() {
+        if batch.is_empty() {
             std::mem::swap(&mut *batch, &mut self.out);
-        } else if batch.ends.len() + self.out.ends.len() <= ROOM {
+        } else if batch.len() + self.out.len() <= ROOM {
             batch.take_all(&mut self.out);
         } else {
             // The other end is behind: what was collected waits for the next round.
@@ -167,7 +143,7 @@ impl Wire for PairWire {
     /// While something waits. There is nothing that a sleeping model could wait for otherwise: whoever steps the models of a
     /// pair must not sleep for long.
     fn is_source(&self) -> bool {
-        self.next < self.input.ends.len() || self.from.full.load(Ordering::Relaxed)
+        self.next < self.input.len() || self.from.full.load(Ordering::Relaxed)
     }
 
     fn counters(&self) -> Vec<(&'static str, u64)> {

@@ -140,6 +140,9 @@ pub struct Row {
     #[serde(rename = "p99.9_us")]
     pub p999_us: Option<f64>,
     pub max_us: Option<f64>,
+    /// What the models execute for a frame sent and received.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instructions_per_packet: Option<f64>,
     /// How sure the rate is, in percent.
     pub spread_percent: f64,
     /// What a person should know about this row.
@@ -164,6 +167,7 @@ impl Row {
             p99_us: None,
             p999_us: None,
             max_us: None,
+            instructions_per_packet: None,
             spread_percent: 0.0,
             about: String::new(),
             delays: Vec::new(),
@@ -469,11 +473,16 @@ impl Bench<'_> {
         self.bar.set_message("models in turns with the driver");
         let gigahertz = clock::gigahertz();
         let measured = model::measure(self.ports, self.size, self.args.millis)?;
-        let mut row = Row::new(Test::Model, self.size, 1e9 / measured.median);
-        row.spread_percent = measured.spread_percent;
+        let nanos = measured.nanos;
+        let mut row = Row::new(Test::Model, self.size, 1e9 / nanos.median);
+        row.spread_percent = nanos.spread_percent;
+        row.instructions_per_packet = measured.instructions.map(round);
         row.about = format!(
-            "one core of models, {:.0} cycles a frame sent and received; the driver's turns between are not timed",
-            measured.median * gigahertz
+            "one core of models, {:.0} cycles and {} instructions a frame sent and received; the driver's turns between are not timed",
+            nanos.median * gigahertz,
+            measured
+                .instructions
+                .map_or("unknown".to_owned(), |count| format!("{count:.0}"))
         );
         Ok(row)
     }

@@ -3,7 +3,7 @@
 use super::ports::Ports;
 use super::trial::FCS;
 use crate::report::Summary;
-use crate::{BenchError, clock};
+use crate::{BenchError, clock, step};
 use millrace_driver::queue::{BATCH, RxBatch, TxMeta};
 use millrace_nic_models::packet::build::Frame;
 use std::net::Ipv4Addr;
@@ -15,8 +15,15 @@ const ROUNDS: usize = 32;
 /// Frames before anything is measured.
 const WARM_UP: usize = 20_000;
 
-/// Nanoseconds that the models take for a frame: fetched by the sender, carried over, and delivered by the receiver.
-pub fn measure(ports: &mut Ports, size: u16, millis: u64) -> Result<Summary, BenchError> {
+/// What the models take for a frame: fetched by the sender, carried over, and delivered by the receiver.
+pub struct Measured {
+    pub nanos: Summary,
+    /// `None` where this processor cannot be single-stepped.
+    pub instructions: Option<f64>,
+}
+
+/// Measures for `millis` milliseconds of the models' time, and counts one turn's instructions behind that.
+pub fn measure(ports: &mut Ports, size: u16, millis: u64) -> Result<Measured, BenchError> {
     let Some(models) = ports.model_pair().cloned() else {
         return Err(BenchError::OnlyModels);
     };
@@ -33,7 +40,11 @@ pub fn measure(ports: &mut Ports, size: u16, millis: u64) -> Result<Summary, Ben
     let all: Vec<u8> = (0..BATCH as u8).collect();
     let cost = clock::wall_reading_cost();
     let (mut samples, mut done, mut used) = (Vec::new(), 0, 0);
-    while used < millis * 1_000_000 {
+    let mut instructions = None;
+    let mut counted = false;
+    // The turn behind the last one that is timed is counted.
+    while !counted {
+        let timed = used < millis * 1_000_000;
         let mut sent = 0;
         while sent < FRAMES {
             let n = tx.allocate(&mut batch, BATCH, size - FCS);
@@ -46,11 +57,19 @@ pub fn measure(ports: &mut Ports, size: u16, millis: u64) -> Result<Summary, Ben
             }
             tx.submit();
         }
-        let start = clock::wall_nanos();
         // A round moves a batch.
-        for _ in 0..sent.div_ceil(BATCH) {
-            models[0].step();
-            models[1].step();
+        let rounds = || {
+            for _ in 0..sent.div_ceil(BATCH) {
+                models[0].step();
+                models[1].step();
+            }
+        };
+        let (mut count, start) = (None, clock::wall_nanos());
+        if timed {
+            rounds();
+        } else {
+            count = step::count(rounds).ok().map(|((), count)| count);
+            counted = true;
         }
         let spent = clock::wall_nanos() - start;
         let mut received = 0;
@@ -70,7 +89,8 @@ pub fn measure(ports: &mut Ports, size: u16, millis: u64) -> Result<Summary, Ben
             used += spent.max(1);
             continue;
         }
-        if done > WARM_UP {
+        instructions = count.map(|count| count as f64 / received as f64);
+        if timed && done > WARM_UP {
             samples.push((spent as f64 - cost).max(0.0) / received as f64);
             used += spent.max(1);
         }
@@ -80,5 +100,8 @@ pub fn measure(ports: &mut Ports, size: u16, millis: u64) -> Result<Summary, Ben
             counters: format!("{:?}, {:?}", models[0].counters(), models[1].counters()),
         });
     }
-    Ok(Summary::of(&samples))
+    Ok(Measured {
+        nanos: Summary::of(&samples),
+        instructions,
+    })
 }

@@ -20,8 +20,8 @@ pub(super) enum Pass {
 /// Filter state that is derived from registers, so that a frame does not search 128 of them.
 #[derive(Debug, Default)]
 pub(super) struct Filters {
-    /// Valid receive addresses, as the low 48 bits.
-    addresses: Vec<u64>,
+    /// Valid receive addresses.
+    addresses: Vec<Address>,
     /// Enabled five tuple filters, highest priority first.
     five_tuples: Vec<u32>,
     /// Whether any ether type filter is on.
@@ -31,8 +31,43 @@ pub(super) struct Filters {
     rss_stale: bool,
 }
 
-fn address(bytes: &[u8]) -> u64 {
-    bytes.iter().take(6).fold(0, |a, &b| a << 8 | u64::from(b))
+/// A MAC address as RAL and RAH hold it: the byte that is first on the wire is the lowest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Address(u64);
+
+impl Address {
+    const BITS: u64 = 0xffff_ffff_ffff;
+    const BROADCAST: Address = Address(Self::BITS);
+
+    pub const fn from_bytes([a, b, c, d, e, f]: [u8; 6]) -> Self {
+        Address(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
+    }
+
+    /// Where a frame is to go. A frame too short to say so goes to 0, which is nobody's address.
+    #[inline]
+    pub fn of(frame: &[u8]) -> Self {
+        Address(
+            frame
+                .first_chunk()
+                .map_or(0, |bytes| u64::from_le_bytes(*bytes) & Self::BITS),
+        )
+    }
+
+    fn is_group(self) -> bool {
+        self.0 & 1 == 1
+    }
+
+    /// The 12 bits that index MTA and UTA (8.2.3.7.3): by MO, bits 47:36, 46:35, 45:34 or 43:32, bit 47 being the most
+    /// significant one of the last byte on the wire.
+    fn hash_index(self, mo: u32) -> u32 {
+        let shift = match mo {
+            0 => 4,
+            1 => 3,
+            2 => 2,
+            _ => 0,
+        };
+        (self.0 >> 32) as u32 >> shift & 0xfff
+    }
 }
 
 fn be16(bytes: &[u8], at: usize) -> Option<u16> {
@@ -45,9 +80,8 @@ impl Filters {
         self.addresses.clear();
         for (low, high) in file.all(Id::RAL).iter().zip(file.all(Id::RAH)) {
             if high & rah::AV != 0 {
-                let [a, b, c, d] = low.to_le_bytes();
-                let [e, f, ..] = high.to_le_bytes();
-                self.addresses.push(address(&[a, b, c, d, e, f]));
+                self.addresses
+                    .push(Address(u64::from(*low) | u64::from(high & 0xffff) << 32));
             }
         }
     }
@@ -71,26 +105,31 @@ impl Filters {
     }
 
     /// Address filters (7.1.1.1): unicast, multicast, broadcast.
-    pub fn pass(&self, file: &RegFile, frame: &[u8]) -> Pass {
+    #[inline]
+    pub fn pass(&self, file: &RegFile, to: Address) -> Pass {
+        // Usually it is the first: the port's own.
+        if self.addresses.first() == Some(&to) && to != Address::BROADCAST {
+            return Pass::Exact;
+        }
+        self.pass_other(file, to)
+    }
+
+    fn pass_other(&self, file: &RegFile, to: Address) -> Pass {
         let control = file.one(Id::FCTRL);
-        let Some(dst) = frame.get(..6) else {
-            return Pass::No;
-        };
-        if dst == [0xff; 6] {
+        if to == Address::BROADCAST {
             return if control & fctrl::BAM != 0 {
                 Pass::Exact
             } else {
                 Pass::No
             };
         }
-        let number = address(dst);
-        if self.addresses.contains(&number) {
+        if self.addresses.contains(&to) {
             return Pass::Exact;
         }
         let mcst = file.one(Id::MCSTCTRL);
-        let hash = hash_index(number, mcst & mcstctrl::MO);
+        let hash = to.hash_index(mcst & mcstctrl::MO);
         let in_table = |id| file.get(id, hash >> 5) >> (hash & 31) & 1 == 1;
-        let pass = if dst[0] & 1 == 1 {
+        let pass = if to.is_group() {
             control & fctrl::MPE != 0 || mcst & mcstctrl::MFE != 0 && in_table(Id::MTA)
         } else {
             control & fctrl::UPE != 0 || in_table(Id::UTA)
@@ -99,6 +138,7 @@ impl Filters {
     }
 
     /// VLAN filter (7.1.1.2).
+    #[inline]
     pub fn pass_vlan(&self, file: &RegFile, frame: &[u8]) -> bool {
         let control = file.one(Id::VLNCTRL);
         if control & vlnctrl::VFE == 0 {
@@ -118,6 +158,7 @@ impl Filters {
     }
 
     /// The ether type filter that matches, as its index.
+    #[inline]
     pub fn ether_type(&self, file: &RegFile, ethertype: u16) -> Option<u32> {
         if !self.ether_types {
             return None;
@@ -136,6 +177,7 @@ impl Filters {
     }
 
     /// Queue by the SYN filter, when it has the priority asked for (7.1.2.4).
+    #[inline]
     pub fn syn_queue(&self, file: &RegFile, frame: &[u8], p: &Parsed, high: bool) -> Option<u32> {
         if !self.syn || p.l4 != L4::Tcp {
             return None;
@@ -150,6 +192,7 @@ impl Filters {
     }
 
     /// Queue by the five tuple filters (7.1.2.5): IPv4 only, not fragments.
+    #[inline]
     pub fn five_tuple_queue(&self, file: &RegFile, frame: &[u8], p: &Parsed) -> Option<u32> {
         if self.five_tuples.is_empty() || p.l3 != L3::Ipv4 || p.fragment != Fragment::No {
             return None;
@@ -179,6 +222,7 @@ impl Filters {
     }
 
     /// RSS (7.1.2.8): type and hash; `None` where RSS is off or no field matches.
+    #[inline]
     pub fn rss(&mut self, file: &RegFile, frame: &[u8], p: &Parsed) -> Option<(RssType, u32)> {
         let control = file.one(Id::MRQC);
         if !matches!(
@@ -198,19 +242,15 @@ impl Filters {
             (L3::Ipv6, _) if on(mrqc::IPV6) => (RssType::Ipv6, false),
             _ => return None,
         };
-        let (src, dst) = (p.src_addr(frame), p.dst_addr(frame));
-        let mut input = [0u8; 36];
-        let addresses = src.len() + dst.len();
-        input.get_mut(..src.len())?.copy_from_slice(src);
-        input.get_mut(src.len()..addresses)?.copy_from_slice(dst);
-        let mut len = addresses;
-        if ports {
-            input
-                .get_mut(len..len + 4)?
-                .copy_from_slice(frame.get(p.l4_off..p.l4_off + 4)?);
-            len += 4;
-        }
-        Some((kind, self.table(file)?.hash(&input[..len])))
+        let addresses = p.addresses(frame);
+        let ports = if ports {
+            frame.get(p.l4_off..p.l4_off + 4)?
+        } else {
+            &[]
+        };
+        let table = self.table(file)?;
+        let hash = table.hash(addresses) ^ table.hash_from(addresses.len(), ports);
+        Some((kind, hash))
     }
 
     /// The queue RETA holds for a hash: 128 entries of 4 bits.
@@ -220,31 +260,23 @@ impl Filters {
     }
 
     /// The key's table, rebuilt where the key has changed.
+    #[inline]
     fn table(&mut self, file: &RegFile) -> Option<&Table> {
         if self.rss_stale || self.rss.is_none() {
-            self.rss_stale = false;
-            let mut key = [0u8; KEY_LEN];
-            for (chunk, word) in key.chunks_exact_mut(4).zip(file.all(Id::RSSRK)) {
-                chunk.copy_from_slice(&word.to_le_bytes());
-            }
-            if self.rss.as_ref().is_none_or(|(old, _)| **old != key) {
-                self.rss = Some((Box::new(key), Table::new(&key)));
-            }
+            self.rebuild(file);
         }
         self.rss.as_ref().map(|(_, table)| table)
     }
-}
 
-/// The 12 bits of an address that index MTA and UTA (8.2.3.7.3): by MO, bits 47:36, 46:35, 45:34 or 43:32.
-fn hash_index(address: u64, mo: u32) -> u32 {
-    // Bit 47 of the datasheet is the most significant bit of the last byte on the wire.
-    let [_, _, _, _, _, _, e, f] = address.to_be_bytes();
-    let word = u32::from(f) << 8 | u32::from(e);
-    let shift = match mo {
-        0 => 4,
-        1 => 3,
-        2 => 2,
-        _ => 0,
-    };
-    word >> shift & 0xfff
+    #[cold]
+    fn rebuild(&mut self, file: &RegFile) {
+        self.rss_stale = false;
+        let mut key = [0u8; KEY_LEN];
+        for (chunk, word) in key.chunks_exact_mut(4).zip(file.all(Id::RSSRK)) {
+            chunk.copy_from_slice(&word.to_le_bytes());
+        }
+        if self.rss.as_ref().is_none_or(|(old, _)| **old != key) {
+            self.rss = Some((Box::new(key), Table::new(&key)));
+        }
+    }
 }

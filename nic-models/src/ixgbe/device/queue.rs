@@ -1,5 +1,6 @@
 //! What the device remembers of each queue: where its ring is, how far it has got, what it is configured to do.
 
+use crate::dma::RingPlace;
 use crate::ixgbe::desc::{SIZE, tx};
 
 /// Where a ring is and how far the device is in it. Base and length are latched when the queue is enabled.
@@ -28,14 +29,21 @@ impl Cursor {
         }
     }
 
-    /// IOVA of the descriptor `ahead` of the head; `ahead` is below the number available.
+    /// Number of the descriptor `ahead` of the head; `ahead` is below the number available.
+    #[inline]
+    pub fn index(&self, ahead: u32) -> u32 {
+        let index = self.head + ahead;
+        if index >= self.count {
+            index - self.count
+        } else {
+            index
+        }
+    }
+
+    /// Its IOVA.
     #[inline]
     pub fn address(&self, ahead: u32) -> u64 {
-        let mut index = self.head + ahead;
-        if index >= self.count {
-            index -= self.count;
-        }
-        self.base.wrapping_add(u64::from(index) * SIZE as u64)
+        self.base.wrapping_add(u64::from(self.index(ahead)) * SIZE as u64)
     }
 
     /// Moves the head past `n` descriptors; `n` is at most the number available.
@@ -55,6 +63,8 @@ pub(super) struct RxQueue {
     /// A fault stopped the queue until software disables it.
     pub halted: bool,
     pub ring: Cursor,
+    /// Where the ring was found.
+    pub place: RingPlace,
     /// SRRCTL: bytes of a packet buffer.
     pub buffer: usize,
     /// SRRCTL: legacy write-backs.
@@ -73,6 +83,8 @@ pub(super) struct TxQueue {
     pub enabled: bool,
     pub halted: bool,
     pub ring: Cursor,
+    /// Where the ring was found.
+    pub place: RingPlace,
     /// The two context slots.
     pub contexts: [tx::Context; 2],
     /// Head write-back address.

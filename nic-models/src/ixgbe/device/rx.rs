@@ -4,20 +4,21 @@ use std::collections::VecDeque;
 
 use super::core::Core;
 use super::fdir::Hit;
-use super::filter::{Filters, Pass};
+use super::filter::{Address, Filters, Pass};
 use super::queue::RxQueue;
 use super::stats::FCS;
-use crate::dma::Fault;
+use crate::dma::{DmaSpace, Fault};
 use crate::ixgbe::desc::rx::{self as desc, WriteBack, error, ptype, status};
 use crate::ixgbe::regs::{Id, eicr, fdirctrl, hlreg0, maxfrs, rxcsum, vlnctrl};
 use crate::packet::{self, Fragment, L3, L4, Parsed, checksum};
+use crate::ring_order;
 
 /// Shortest frame without its FCS.
 const MIN_FRAME: usize = 60;
 /// Longest frame with its FCS where jumbo frames are off.
 const MAX_STANDARD: usize = 1518;
-/// Pause frames go here.
-const PAUSE_ADDRESS: [u8; 6] = [0x01, 0x80, 0xc2, 0x00, 0x00, 0x01];
+/// Pause frames go here: 01:80:c2:00:00:01, as [`Address`] has it.
+const PAUSE_ADDRESS: Address = Address::from_bytes([0x01, 0x80, 0xc2, 0x00, 0x00, 0x01]);
 const PAUSE_ETHERTYPE: u16 = 0x8808;
 
 /// Frames that wait for descriptors of a queue without DROP_EN. Everything behind them waits too: it is one FIFO.
@@ -77,43 +78,68 @@ enum Outcome {
 impl Core {
     /// A frame comes from the wire or, looped back, from the transmitter.
     pub fn receive(&mut self, frame: &[u8], loopback: bool) {
-        // A sender's MAC pads; wires made of software do not.
+        if frame.len() < MIN_FRAME {
+            self.receive_short(frame, loopback);
+        } else {
+            self.receive_whole(frame, loopback);
+        }
+    }
+
+    /// A frame shorter than any on a real wire. A sender's MAC pads; wires made of software do not.
+    #[cold]
+    fn receive_short(&mut self, frame: &[u8], loopback: bool) {
+        if frame.len() < packet::ETH_HLEN {
+            self.tally.rx_any(frame);
+            self.tally.rx_bad(frame);
+            self.file.count(Id::RUC, 0, 1);
+            self.counters.rx_bad_length += 1;
+            return;
+        }
         let mut padded = [0; MIN_FRAME];
-        let frame = match frame.len() {
-            0..14 => {
-                self.tally.rx_any(frame);
-                self.file.count(Id::RUC, 0, 1);
-                self.counters.rx_bad_length += 1;
-                return;
-            }
-            14..MIN_FRAME => {
-                padded[..frame.len()].copy_from_slice(frame);
-                &padded[..]
-            }
-            _ => frame,
-        };
+        padded[..frame.len()].copy_from_slice(frame);
+        self.receive_whole(&padded, loopback);
+    }
+
+    /// A frame of at least [`MIN_FRAME`] bytes.
+    fn receive_whole(&mut self, frame: &[u8], loopback: bool) {
         self.tally.rx_any(frame);
-        if frame.len() + FCS > self.longest(frame) {
+        let vet = (self.file.one(Id::VLNCTRL) & vlnctrl::VET) as u16;
+        let tag = packet::vlan::outer(frame, vet);
+        if frame.len() + FCS > self.longest(tag.is_some()) {
+            self.tally.rx_bad(frame);
             self.file.count(Id::ROC, 0, 1);
             self.counters.rx_bad_length += 1;
             return;
         }
-        self.tally.rx_good(frame);
-        if self.is_pause(frame) {
+        let to = Address::of(frame);
+        if to == PAUSE_ADDRESS && self.is_pause(frame) {
+            self.tally.rx_stopped(frame);
             return;
         }
-        let pass = self.filters.pass(&self.file, frame);
+        let pass = self.filters.pass(&self.file, to);
         if pass == Pass::No || !self.filters.pass_vlan(&self.file, frame) {
+            self.tally.rx_stopped(frame);
             self.counters.rx_filtered += 1;
             return;
         }
         self.tally.rx_passed(frame);
-        let Some((q, back)) = self.classify(frame, pass, loopback) else {
+        let mut back = WriteBack::default();
+        if let Some(tag) = tag {
+            back.status_error = status::VP;
+            back.vlan = tag.tci;
+        }
+        let Some(q) = self.classify(frame, pass, loopback, &mut back) else {
             return;
         };
-        if self.buffer.is_empty() && self.deliver(q, frame, back) == Outcome::Done {
+        if self.buffer.is_empty() && self.deliver(q, frame, &back) == Outcome::Done {
             return;
         }
+        self.keep(q, frame, back);
+    }
+
+    /// A frame that has to wait for descriptors, or behind one that does.
+    #[cold]
+    fn keep(&mut self, q: u32, frame: &[u8], back: WriteBack) {
         // RXPBSIZE counts KiB from bit 10 on, so masked it is bytes.
         if self.buffer.bytes + frame.len() > self.file.get(Id::RXPBSIZE, 0) as usize {
             self.file.count(Id::RXMPC, 0, 1);
@@ -131,7 +157,7 @@ impl Core {
             let Some(waiting) = self.buffer.frames.pop_front() else {
                 break;
             };
-            if self.deliver(waiting.queue, &waiting.frame, waiting.back) == Outcome::Wait {
+            if self.deliver(waiting.queue, &waiting.frame, &waiting.back) == Outcome::Wait {
                 self.buffer.frames.push_front(waiting);
                 break;
             }
@@ -142,23 +168,20 @@ impl Core {
     }
 
     /// Longest frame that is good, FCS included (8.2.3.22.13): a VLAN tag comes on top.
-    fn longest(&self, frame: &[u8]) -> usize {
+    #[inline]
+    fn longest(&self, tagged: bool) -> usize {
         let base = if self.file.one(Id::HLREG0) & hlreg0::JUMBOEN != 0 {
             (self.file.one(Id::MAXFRS) >> maxfrs::MFS_SHIFT) as usize
         } else {
             MAX_STANDARD
         };
-        let vet = (self.file.one(Id::VLNCTRL) & vlnctrl::VET) as u16;
-        base + if packet::vlan::outer(frame, vet).is_some() {
-            4
-        } else {
-            0
-        }
+        base + if tagged { packet::VLAN_HLEN } else { 0 }
     }
 
-    /// Pause frames end in the MAC (there is nothing to pause) and are counted.
+    /// Whether a frame to [`PAUSE_ADDRESS`] is a pause frame: these end in the MAC (there is nothing to pause) and are
+    /// counted.
     fn is_pause(&mut self, frame: &[u8]) -> bool {
-        if frame[..6] != PAUSE_ADDRESS || frame[12..14] != PAUSE_ETHERTYPE.to_be_bytes() {
+        if frame[12..14] != PAUSE_ETHERTYPE.to_be_bytes() {
             return false;
         }
         let on = frame[16..18] == [0, 0];
@@ -168,13 +191,11 @@ impl Core {
     }
 
     /// Parses the frame, checks its checksums and chooses its queue. `None` drops it.
-    fn classify(&mut self, frame: &[u8], pass: Pass, loopback: bool) -> Option<(u32, WriteBack)> {
+    #[inline]
+    fn classify(&mut self, frame: &[u8], pass: Pass, loopback: bool, wb: &mut WriteBack) -> Option<u32> {
         let p = packet::parse(frame);
-        let mut wb = WriteBack {
-            ptype: packet_type(&p),
-            ..WriteBack::default()
-        };
-        wb.status_error = checksum_status(frame, &p);
+        wb.ptype = packet_type(&p);
+        wb.status_error |= checksum_status(frame, &p);
         if wb.status_error & (error::IPE | error::L4E) != 0 {
             self.file.count(Id::XEC, 0, 1);
         }
@@ -184,11 +205,11 @@ impl Core {
         if loopback {
             wb.status_error |= status::LB;
         }
-        let q = self.choose_queue(frame, &p, &mut wb)?;
-        Some((q, wb))
+        self.choose_queue(frame, &p, wb)
     }
 
     /// Queue choice in the order of figure 7-5: ether type, SYN, five tuple, flow director, RSS. `None` drops.
+    #[inline]
     fn choose_queue(&mut self, frame: &[u8], p: &Parsed, wb: &mut WriteBack) -> Option<u32> {
         let mut queue = None;
         let ether_type = self.filters.ether_type(&self.file, p.ethertype);
@@ -245,28 +266,27 @@ impl Core {
     }
 
     /// Writes the frame into the queue's buffers and its descriptors back.
-    fn deliver(&mut self, q: u32, frame: &[u8], mut wb: WriteBack) -> Outcome {
-        let Some(&queue) = self.rx.get(q as usize) else {
+    fn deliver(&mut self, q: u32, frame: &[u8], wb: &WriteBack) -> Outcome {
+        let Some(queue) = self.rx.get_mut(q as usize) else {
             return Outcome::Done;
         };
         if !queue.enabled || queue.halted || queue.buffer == 0 {
             self.counters.rx_queue_off += 1;
             return Outcome::Done;
         }
-        let vet = (self.file.one(Id::VLNCTRL) & vlnctrl::VET) as u16;
-        let tag = packet::vlan::outer(frame, vet);
-        if let Some(tag) = tag {
-            wb.status_error |= status::VP;
-            wb.vlan = tag.tci;
-        }
         // With the tag stripped the frame is two pieces: the addresses and what follows the tag.
-        let strip = tag.is_some() && queue.strip_vlan && frame.len() >= 18;
+        let strip = wb.status_error & status::VP != 0 && queue.strip_vlan && frame.len() >= 18;
         let (head, body) = if strip {
             (&frame[..12], &frame[16..])
         } else {
             frame.split_at(0)
         };
-        let needed = (head.len() + body.len()).div_ceil(queue.buffer) as u32;
+        let len = head.len() + body.len();
+        let needed = if len <= queue.buffer {
+            1
+        } else {
+            len.div_ceil(queue.buffer) as u32
+        };
         if queue.ring.available() < needed {
             if !queue.drop {
                 return Outcome::Wait;
@@ -275,66 +295,73 @@ impl Core {
             self.file.count(Id::QPRDC, queue.counter, 1);
             return Outcome::Done;
         }
-        match self.write_frame(&queue, head, body, needed, wb) {
+        match write_frame(&self.dma, queue, head, body, needed, wb) {
             Ok(()) => {
-                let queue = &mut self.rx[q as usize];
                 queue.ring.advance(needed);
                 self.rx_touched |= 1 << q;
                 self.counters.rx_frames += 1;
                 self.counters.rx_stripped += u64::from(strip);
-                self.tally.rx_delivered(frame, queue.counter);
+                self.tally.rx_delivered(frame.len(), queue.counter);
             }
             Err(fault) => self.rx_fault(q, fault),
         }
         Outcome::Done
     }
+}
 
-    fn write_frame(
-        &self,
-        queue: &RxQueue,
-        head: &[u8],
-        body: &[u8],
-        needed: u32,
-        wb: WriteBack,
-    ) -> Result<(), Fault> {
-        let (mut head, mut body) = (head, body);
-        for n in 0..needed {
-            let at = queue.ring.address(n);
-            let posted = self.dma.read_desc16(at)?;
-            let buffer = desc::packet_addr(posted);
-            let room = queue.buffer;
-            // `head` is at most 12 bytes, and buffers are at least 1 KiB.
-            let body_len = body.len().min(room - head.len());
-            if !head.is_empty() {
-                self.dma.write(buffer, head)?;
-            }
-            self.dma
-                .write(buffer.wrapping_add(head.len() as u64), &body[..body_len])?;
-            let len = (head.len() + body_len) as u16;
-            head = &[];
-            body = &body[body_len..];
-            let last = n + 1 == needed;
-            let back = if queue.legacy {
-                legacy(buffer, len, last, &wb)
-            } else if last {
-                WriteBack {
-                    len,
-                    status_error: wb.status_error | status::DD | status::EOP,
-                    ..wb
-                }
-                .encode()
-            } else {
-                WriteBack {
-                    len,
-                    status_error: status::DD,
-                    ..WriteBack::default()
-                }
-                .encode()
-            };
-            self.dma.write_desc16(at, back)?;
+/// Fills buffers with a frame's two pieces and writes their descriptors back, `needed` of them.
+#[inline]
+fn write_frame(
+    dma: &DmaSpace,
+    queue: &mut RxQueue,
+    mut head: &[u8],
+    mut body: &[u8],
+    needed: u32,
+    wb: &WriteBack,
+) -> Result<(), Fault> {
+    let cursor = queue.ring;
+    let ring = dma.ring(&mut queue.place, cursor.base, cursor.count);
+    for n in 0..needed {
+        // Where the ring does not lie in one piece each descriptor is looked up by itself.
+        let slot = ring.and_then(|ring| ring.get(cursor.index(n) as usize));
+        let posted = match slot {
+            Some(slot) => ring_order::fetch(slot),
+            None => dma.read_desc16(cursor.address(n))?,
+        };
+        let buffer = desc::packet_addr(posted);
+        // `head` is at most 12 bytes, and buffers are at least 1 KiB.
+        let body_len = body.len().min(queue.buffer - head.len());
+        if !head.is_empty() {
+            dma.write(buffer, head)?;
         }
-        Ok(())
+        dma.write(buffer.wrapping_add(head.len() as u64), &body[..body_len])?;
+        let len = (head.len() + body_len) as u16;
+        head = &[];
+        body = &body[body_len..];
+        let last = n + 1 == needed;
+        let back = if queue.legacy {
+            legacy(buffer, len, last, wb)
+        } else if last {
+            WriteBack {
+                len,
+                status_error: wb.status_error | status::DD | status::EOP,
+                ..*wb
+            }
+            .encode()
+        } else {
+            WriteBack {
+                len,
+                status_error: status::DD,
+                ..WriteBack::default()
+            }
+            .encode()
+        };
+        match slot {
+            Some(slot) => ring_order::publish(slot, back),
+            None => dma.write_desc16(cursor.address(n), back)?,
+        }
     }
+    Ok(())
 }
 
 /// Legacy write-back (7.1.5): one status and one error byte.
@@ -349,6 +376,7 @@ fn legacy(buffer: u64, len: u16, last: bool, wb: &WriteBack) -> [u64; 2] {
 }
 
 /// Packet type bits (7.1.6.2).
+#[inline]
 fn packet_type(p: &Parsed) -> u16 {
     let l3 = match p.l3 {
         L3::Ipv4 if p.ipv4_options() => ptype::IPV4 | ptype::IPV4E,
@@ -369,6 +397,7 @@ fn packet_type(p: &Parsed) -> u16 {
 }
 
 /// Checksum offload (7.1.11): which checksums were checked, and which of them are wrong.
+#[inline]
 fn checksum_status(frame: &[u8], p: &Parsed) -> u32 {
     let ip = match checksum::verify_ip(frame, p) {
         checksum::Status::Good => status::IPCS,

@@ -25,19 +25,14 @@ const TX_SIZES: [Id; 6] = [
     Id::PTC1522,
 ];
 
+/// Which of the six size counters a frame of `len` bytes with FCS is for.
+#[inline]
 fn size_class(len: usize) -> usize {
     match len {
         0..=64 => 0,
-        65..=127 => 1,
-        128..=255 => 2,
-        256..=511 => 3,
-        512..=1023 => 4,
-        _ => 5,
+        // 65 to 127, and so on by powers of two.
+        _ => (len.ilog2() as usize).min(10) - 5,
     }
-}
-
-fn is_broadcast(frame: &[u8]) -> bool {
-    frame.get(..6) == Some(&[0xff; 6])
 }
 
 /// Frames and their bytes, without FCS.
@@ -58,12 +53,19 @@ impl Sum {
     fn bytes_with(self, each: usize) -> u64 {
         self.bytes + u64::from(self.frames) * each as u64
     }
+
+    /// All of these but some of them.
+    fn but(self, some: Sum) -> Sum {
+        Sum {
+            frames: self.frames - some.frames,
+            bytes: self.bytes - some.bytes,
+        }
+    }
 }
 
-/// What all frames of one direction have in common.
+/// What frames of one direction are counted by.
 #[derive(Debug, Default)]
 struct Direction {
-    all: Sum,
     sizes: [u32; 6],
     broadcast: u32,
     multicast: u32,
@@ -79,36 +81,48 @@ const QUEUE_COUNTERS: usize = 16;
 impl Direction {
     #[inline]
     fn add(&mut self, frame: &[u8]) {
-        self.all.add(frame.len());
         self.sizes[size_class(frame.len() + FCS)] += 1;
         if frame.first().is_some_and(|b| b & 1 == 1) {
-            if is_broadcast(frame) {
-                self.broadcast += 1;
-            } else {
-                self.multicast += 1;
-            }
+            self.add_group(frame);
+        }
+    }
+
+    #[cold]
+    fn add_group(&mut self, frame: &[u8]) {
+        if frame.get(..6) == Some(&[0xff; 6]) {
+            self.broadcast += 1;
+        } else {
+            self.multicast += 1;
         }
     }
 
     #[inline]
-    fn add_queue(&mut self, frame: &[u8], counter: u32) {
+    fn add_queue(&mut self, len: usize, counter: u32) {
         let counter = counter as usize % QUEUE_COUNTERS;
-        self.queues[counter].add(frame.len());
+        self.queues[counter].add(len);
         self.used |= 1 << counter;
+    }
+
+    /// Frames of all queues.
+    fn all(&self) -> Sum {
+        self.queues.iter().fold(Sum::default(), |all, queue| Sum {
+            frames: all.frames + queue.frames,
+            bytes: all.bytes + queue.bytes,
+        })
     }
 }
 
-/// Frames of a round of work, counted into the registers at its end: software sees the registers only between rounds.
+/// Frames of a round of work, counted into the registers at its end: software sees the registers only between rounds. Nearly
+/// every frame gets as far as memory, so those that do not are counted, and the rest follows.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     /// Came off the wire, good or not.
     any: Sum,
-    /// Good frames, wherever they were addressed to.
-    good: Sum,
-    /// Passed the filters.
+    /// Of these, those that were not good.
+    bad: Sum,
+    /// Of the good ones, those that did not pass the filters.
+    stopped: Sum,
     rx: Direction,
-    /// Reached host memory.
-    delivered: Sum,
     tx: Direction,
     some: bool,
 }
@@ -121,10 +135,16 @@ impl Tally {
         self.some = true;
     }
 
-    /// It was a good frame, wherever it was addressed to.
+    /// It was not a good frame.
     #[inline]
-    pub fn rx_good(&mut self, frame: &[u8]) {
-        self.good.add(frame.len());
+    pub fn rx_bad(&mut self, frame: &[u8]) {
+        self.bad.add(frame.len());
+    }
+
+    /// It was a good frame, but ended in the MAC or did not pass the filters.
+    #[inline]
+    pub fn rx_stopped(&mut self, frame: &[u8]) {
+        self.stopped.add(frame.len());
     }
 
     /// It passed the filters.
@@ -135,9 +155,8 @@ impl Tally {
 
     /// It reached host memory through a queue of per-queue counter `counter`.
     #[inline]
-    pub fn rx_delivered(&mut self, frame: &[u8], counter: u32) {
-        self.delivered.add(frame.len());
-        self.rx.add_queue(frame, counter);
+    pub fn rx_delivered(&mut self, len: usize, counter: u32) {
+        self.rx.add_queue(len, counter);
         self.some = true;
     }
 
@@ -145,7 +164,7 @@ impl Tally {
     #[inline]
     pub fn tx_sent(&mut self, frame: &[u8], counter: u32) {
         self.tx.add(frame);
-        self.tx.add_queue(frame, counter);
+        self.tx.add_queue(frame.len(), counter);
         self.some = true;
     }
 
@@ -159,12 +178,15 @@ impl Tally {
     fn count(self, file: &mut RegFile) {
         let Tally {
             any,
-            good,
+            bad,
+            stopped,
             rx,
-            delivered,
             tx,
             ..
         } = self;
+        let good = any.but(bad);
+        let (passed, delivered) = (good.but(stopped), rx.all());
+        let all_sent = tx.all();
         // What the byte counters behind the filters see of an FCS.
         let fcs = if file.one(Id::HLREG0) & hlreg0::RXCRCSTRP != 0 {
             0
@@ -175,15 +197,15 @@ impl Tally {
         file.count_wide(Id::TORL, Id::TORH, 0, any.bytes_with(FCS));
         file.count(Id::RXNFGPC, 0, good.frames);
         file.count_wide(Id::RXNFGBCL, Id::RXNFGBCH, 0, good.bytes_with(FCS));
-        file.count(Id::GPRC, 0, rx.all.frames);
-        file.count_wide(Id::GORCL, Id::GORCH, 0, rx.all.bytes_with(fcs));
+        file.count(Id::GPRC, 0, passed.frames);
+        file.count_wide(Id::GORCL, Id::GORCH, 0, passed.bytes_with(fcs));
         file.count(Id::BPRC, 0, rx.broadcast);
         file.count(Id::MPRC, 0, rx.multicast);
         file.count(Id::RXDGPC, 0, delivered.frames);
         file.count_wide(Id::RXDGBCL, Id::RXDGBCH, 0, delivered.bytes_with(fcs));
-        let sent = tx.all.bytes_with(FCS);
+        let sent = all_sent.bytes_with(FCS);
         for id in [Id::TPT, Id::GPTC, Id::TXDGPC] {
-            file.count(id, 0, tx.all.frames);
+            file.count(id, 0, all_sent.frames);
         }
         file.count_wide(Id::GOTCL, Id::GOTCH, 0, sent);
         file.count_wide(Id::TXDGBCL, Id::TXDGBCH, 0, sent);

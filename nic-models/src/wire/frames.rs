@@ -1,0 +1,106 @@
+//! Frames one behind the other in one piece of memory.
+
+/// A batch of frames. Its memory is kept and never cleared: what lies behind the last frame means nothing.
+#[derive(Debug, Default)]
+pub(super) struct Frames {
+    bytes: Vec<u8>,
+    /// Where each frame ends.
+    ends: Vec<usize>,
+}
+
+impl Frames {
+    /// How many there are.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Where the last frame ends.
+    #[inline]
+    fn used(&self) -> usize {
+        self.ends.last().copied().unwrap_or(0)
+    }
+
+    /// Memory behind the last frame, with anything in it.
+    #[inline]
+    pub fn room(&mut self, len: usize) -> &mut [u8] {
+        let start = self.used();
+        if self.bytes.len() - start < len {
+            self.bytes.resize((start + len).next_power_of_two().max(4096), 0);
+        }
+        &mut self.bytes[start..start + len]
+    }
+
+    /// The first `len` bytes of the memory that [`Frames::room`] gave are the next frame.
+    #[inline]
+    pub fn commit(&mut self, len: usize) {
+        self.ends.push((self.used() + len).min(self.bytes.len()));
+    }
+
+    #[inline]
+    pub fn push(&mut self, frame: &[u8]) {
+        self.room(frame.len()).copy_from_slice(frame);
+        self.commit(frame.len());
+    }
+
+    /// No frames.
+    pub fn clear(&mut self) {
+        self.ends.clear();
+    }
+
+    /// Frame `i`.
+    #[inline]
+    pub fn get(&self, i: usize) -> Option<&[u8]> {
+        let start = if i == 0 { 0 } else { *self.ends.get(i - 1)? };
+        self.bytes.get(start..*self.ends.get(i)?)
+    }
+
+    /// Appends the frames of `other`, which has none afterwards.
+    pub fn take_all(&mut self, other: &mut Frames) {
+        let (before, more) = (self.used(), other.used());
+        self.room(more).copy_from_slice(&other.bytes[..more]);
+        self.ends.extend(other.ends.drain(..).map(|end| before + end));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(frames: &Frames) -> Vec<&[u8]> {
+        (0..frames.len()).filter_map(|i| frames.get(i)).collect()
+    }
+
+    #[test]
+    fn frames_come_out_as_they_went_in_pushed_or_filled_in_place() {
+        let mut frames = Frames::default();
+        frames.push(b"one");
+        frames.room(6).copy_from_slice(b"second");
+        assert_eq!(all(&frames), [b"one"], "room alone is no frame");
+        frames.commit(6);
+        frames.push(b"");
+        frames.push(&[7; 9000]);
+        assert_eq!(all(&frames), [&b"one"[..], b"second", b"", &[7; 9000]]);
+        assert_eq!(frames.get(4), None);
+    }
+
+    #[test]
+    fn a_batch_appended_to_another_leaves_nothing_behind_and_old_bytes_never_show() {
+        let (mut a, mut b) = (Frames::default(), Frames::default());
+        a.push(&[9; 100]);
+        a.clear();
+        a.push(b"a");
+        b.push(b"bb");
+        b.push(b"c");
+        a.take_all(&mut b);
+        assert!(b.is_empty() && b.get(0).is_none());
+        assert_eq!(all(&a), [&b"a"[..], b"bb", b"c"]);
+        b.push(b"again");
+        assert_eq!(all(&b), [b"again"]);
+    }
+}
