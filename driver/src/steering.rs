@@ -211,6 +211,25 @@ impl TxSteering {
         }
     }
 
+    /// The queue of `n` frames about which no program has an opinion, where maps say the same for all of them whatever their
+    /// hash; it counts as `n` choices. `None`, and nothing is counted, where [`choose_with`](Self::choose_with) has to be asked
+    /// for each.
+    #[inline]
+    pub fn choose_for_all(&self, rxq: Option<u16>, cpu: u16, n: u64) -> Option<u16> {
+        let c = &self.counters;
+        let (set, counter) = match rxq.and_then(|q| lookup(&self.rxq_map, q)) {
+            Some(set) => (set, &c.rxq_map),
+            None => match lookup(&self.cpu_map, cpu) {
+                Some(set) => (set, &c.cpu_map),
+                None if self.queues == 1 => (&[0][..], &c.fallback),
+                None => return None,
+            },
+        };
+        let [queue] = *set else { return None };
+        counter.set(counter.get().wrapping_add(n));
+        Some(queue)
+    }
+
     /// The counters of this worker.
     pub fn stats(&self) -> SteeringStats {
         let c = &self.counters;

@@ -4,7 +4,6 @@ mod clock;
 mod compare;
 mod ebpf;
 mod html;
-mod lane;
 mod lb;
 mod page;
 mod path;

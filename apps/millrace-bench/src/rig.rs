@@ -1,8 +1,9 @@
-//! One 82599 model and one port on one queue pair, in this thread: the model moves only between the timed sections.
+//! One 82599 model, one port and one worker of the framework on its queue pair, all in this thread: the model moves only between
+//! the timed sections.
 
 use crate::BenchError;
 use crate::clock;
-use crate::lane::Lane;
+use millrace::{HandWorker, PassAction, PassHandler, PassedFrame};
 use millrace_driver::bus::{self, local::LocalDevice};
 use millrace_driver::port::{Port, PortConfig};
 use millrace_ebpf::Instance;
@@ -16,7 +17,7 @@ const RING: u16 = 1024;
 /// Everything between the generator and the program's verdicts.
 pub struct Rig {
     device: Arc<LocalDevice>,
-    lane: Option<Lane>,
+    worker: Option<HandWorker>,
     port: Port,
     /// Rounds of the model that bring about [`FRAMES`] frames.
     steps: usize,
@@ -25,7 +26,8 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Opens the port on a model with the generator `wire` behind it. Sections are of some `frames` frames.
+    /// Opens the port on a model with the generator `wire` behind it. Without a program every frame is sent back by the
+    /// application.
     pub fn new(wire: &str, mac: [u8; 6], program: Option<Instance>) -> Result<Rig, BenchError> {
         let [a, b, c, d, e, f] = mac;
         let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
@@ -40,10 +42,14 @@ impl Rig {
         };
         let mut port = Port::open(device.clone() as Arc<dyn bus::Device>, config)?;
         let (rx, tx) = port.take_queue(0)?;
-        let lane = Some(Lane::new(rx, tx, program));
+        let on_pass: Option<PassHandler> = match program {
+            None => Some(Box::new(send_back)),
+            Some(_) => None,
+        };
+        let worker = Some(HandWorker::new(rx, tx, program, on_pass).map_err(BenchError::balancer)?);
         let mut rig = Rig {
             device,
-            lane,
+            worker,
             port,
             steps: 1,
             frames: FRAMES,
@@ -69,9 +75,9 @@ impl Rig {
     #[inline(never)]
     pub fn drain(&mut self) -> usize {
         let mut frames = 0;
-        if let Some(lane) = &mut self.lane {
+        if let Some(worker) = &mut self.worker {
             loop {
-                match lane.round() {
+                match worker.round() {
                     0 => break,
                     n => frames += n,
                 }
@@ -80,9 +86,9 @@ impl Rig {
         frames
     }
 
-    /// The queue pair and what it has counted.
-    pub fn lane(&self) -> Option<&Lane> {
-        self.lane.as_ref()
+    /// The worker and what it has counted.
+    pub fn worker(&self) -> Option<&HandWorker> {
+        self.worker.as_ref()
     }
 
     fn find_steps(&mut self) -> Result<(), BenchError> {
@@ -120,10 +126,17 @@ impl Rig {
     }
 }
 
+/// The least that an application does to a frame before it sends it back: its addresses change places.
+fn send_back(frame: PassedFrame<'_>) -> PassAction {
+    if let Some(addresses) = frame.data.first_chunk_mut::<12>() {
+        addresses.rotate_left(6);
+    }
+    PassAction::Transmit
+}
+
 impl Drop for Rig {
     fn drop(&mut self) {
-        if let Some(lane) = self.lane.take() {
-            let (rx, tx) = lane.into_queues();
+        if let Some((rx, tx)) = self.worker.take().and_then(HandWorker::into_queues) {
             // The device is quiesced with the port in any case.
             let _ = self.port.give_back(rx, tx);
         }

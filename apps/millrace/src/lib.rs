@@ -44,7 +44,7 @@ pub use app::{
 pub use config::{PortSpec, QueueSel};
 pub use error::AppError;
 pub use worker::counters::{COUNTERS, CounterInfo};
-pub use worker::{IdlePolicy, PassAction, PassHandler, PassedFrame};
+pub use worker::{HandWorker, IdlePolicy, PassAction, PassHandler, PassedFrame};
 
 pub use millrace_driver::port::PortConfig;
 pub use millrace_driver::steering::{TxChooser, TxFrame, TxSteering};

@@ -6,8 +6,6 @@ use common::*;
 use millrace::{App, AppError, ChainLink, EngineKind, QueueSel};
 use millrace_ebpf::{Loaded, RunConfig};
 use serde_json::Value;
-use std::path::Path;
-use std::process::Command;
 
 const PASS: u32 = 2;
 const DROP: u32 = 1;
@@ -43,24 +41,6 @@ fn order(loaded: &Loaded) -> [u64; 4] {
         let value = map.lookup(&slot.to_ne_bytes()).expect("entry");
         u64::from_ne_bytes(value[..8].try_into().expect("eight bytes"))
     })
-}
-
-fn millrace(dir: &Path, line: &str) -> (bool, String) {
-    let output = Command::new(binary())
-        .arg("--run-dir")
-        .arg(dir)
-        .args(line.split_whitespace())
-        .output()
-        .expect("millrace runs");
-    let text = if output.status.success() {
-        output.stdout
-    } else {
-        output.stderr
-    };
-    (
-        output.status.success(),
-        String::from_utf8_lossy(&text).into_owned(),
-    )
 }
 
 #[test]

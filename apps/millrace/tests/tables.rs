@@ -4,26 +4,6 @@ mod common;
 
 use common::*;
 use serde_json::Value;
-use std::path::Path;
-use std::process::Command;
-
-fn millrace(dir: &Path, line: &str) -> (bool, String) {
-    let output = Command::new(binary())
-        .arg("--run-dir")
-        .arg(dir)
-        .args(line.split_whitespace())
-        .output()
-        .expect("millrace runs");
-    let text = if output.status.success() {
-        output.stdout
-    } else {
-        output.stderr
-    };
-    (
-        output.status.success(),
-        String::from_utf8_lossy(&text).into_owned(),
-    )
-}
 
 /// A little-endian number of eight bytes as `map lookup --json` shows it.
 fn number(entry: &Value) -> u64 {

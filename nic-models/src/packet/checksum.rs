@@ -45,7 +45,12 @@ const BULK: usize = 96;
 pub fn sum(data: &[u8]) -> u32 {
     // Native-endian words of any size, and carries go round: RFC 1071 section 2(A) and (B) let both wait until the end.
     let (mut total, mut rest) = if data.len() < BULK { (0, data) } else { bulk(data) };
-    while let Some((word, more)) = rest.split_first_chunk::<8>() {
+    while let Some((words, more)) = rest.split_first_chunk::<16>() {
+        let words = u128::from_ne_bytes(*words);
+        total = add(add(total, words as u64), (words >> 64) as u64);
+        rest = more;
+    }
+    if let Some((word, more)) = rest.split_first_chunk::<8>() {
         total = add(total, u64::from_ne_bytes(*word));
         rest = more;
     }

@@ -6,6 +6,8 @@ pub(super) struct Frames {
     bytes: Vec<u8>,
     /// Where each frame ends.
     ends: Vec<usize>,
+    /// Where the last one does.
+    used: usize,
 }
 
 impl Frames {
@@ -20,26 +22,26 @@ impl Frames {
         self.ends.is_empty()
     }
 
-    /// Where the last frame ends.
-    #[inline]
-    fn used(&self) -> usize {
-        self.ends.last().copied().unwrap_or(0)
-    }
-
     /// Memory behind the last frame, with anything in it.
     #[inline]
     pub fn room(&mut self, len: usize) -> &mut [u8] {
-        let start = self.used();
-        if self.bytes.len() - start < len {
-            self.bytes.resize((start + len).next_power_of_two().max(4096), 0);
+        let (start, end) = (self.used, self.used + len);
+        if self.bytes.len() < end {
+            self.grow(end);
         }
-        &mut self.bytes[start..start + len]
+        &mut self.bytes[start..end]
+    }
+
+    #[cold]
+    fn grow(&mut self, end: usize) {
+        self.bytes.resize(end.next_power_of_two().max(4096), 0);
     }
 
     /// The first `len` bytes of the memory that [`Frames::room`] gave are the next frame.
     #[inline]
     pub fn commit(&mut self, len: usize) {
-        self.ends.push((self.used() + len).min(self.bytes.len()));
+        self.used = (self.used + len).min(self.bytes.len());
+        self.ends.push(self.used);
     }
 
     #[inline]
@@ -50,6 +52,7 @@ impl Frames {
 
     /// No frames.
     pub fn clear(&mut self) {
+        self.used = 0;
         self.ends.clear();
     }
 
@@ -62,9 +65,11 @@ impl Frames {
 
     /// Appends the frames of `other`, which has none afterwards.
     pub fn take_all(&mut self, other: &mut Frames) {
-        let (before, more) = (self.used(), other.used());
+        let (before, more) = (self.used, other.used);
         self.room(more).copy_from_slice(&other.bytes[..more]);
-        self.ends.extend(other.ends.drain(..).map(|end| before + end));
+        self.ends.extend(other.ends.iter().map(|end| before + end));
+        self.used += more;
+        other.clear();
     }
 }
 

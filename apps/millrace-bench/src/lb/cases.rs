@@ -67,7 +67,7 @@ pub const CASES: &[Case] = &[
         bare: true,
         ..case(
             "forward",
-            "no program, every frame back out",
+            "no program: the application swaps the addresses of every frame and sends it back",
             "tcp4,dst=10.9.0.100",
         )
     },

@@ -8,7 +8,7 @@ use arrayvec::ArrayVec;
 use millrace_driver::mem::Frame;
 use millrace_driver::queue::{BATCH, BufferView, RxBatch, RxQueue, TxMeta, TxQueue, TxRefused};
 use millrace_driver::steering::{TxFrame, TxSteering, flow_hash};
-use millrace_ebpf::{Frags, RedirectKind, Verdict, XdpAction, XdpBuff};
+use millrace_ebpf::{Frags, RedirectKind, Verdict, XdpBuff};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -84,7 +84,12 @@ pub(crate) struct Scratch {
     /// Frames of several buffers are joined here before they are written to the tap or copied to another port.
     pub(crate) joined: Vec<u8>,
     verdicts: [Verdict; BATCH],
+    /// Where the program left each frame's data: offset in its first buffer, and length.
     extents: [(usize, usize); BATCH],
+    /// Frames whose data the program moved, one bit each.
+    moved: u64,
+    /// Frames to be sent out of the port they came in on, one bit each.
+    out: u64,
     /// The later buffers of the frame in work.
     frags: Frags,
 }
@@ -99,6 +104,8 @@ impl Scratch {
             joined: Vec::with_capacity(64 << 10),
             verdicts: [Verdict::default(); BATCH],
             extents: [(0, 0); BATCH],
+            moved: 0,
+            out: 0,
             frags: Frags::default(),
         }
     }
@@ -106,122 +113,170 @@ impl Scratch {
 
 impl Slot {
     /// Polls once and deals with what came; frames for other queues are left in `scratch.away`. Returns how many came.
+    ///
+    /// What the frames have in common is done once for all of them: counting, the program's entry, the choice of a TX queue
+    /// where maps say the same for each, and the push into the ring.
     pub(crate) fn receive(&mut self, scratch: &mut Scratch) -> usize {
         let Some(pair) = &mut self.pair else { return 0 };
         let n = pair.rx.poll(&mut self.batch).min(BATCH);
         if n == 0 {
             return 0;
         }
-        let (mut bytes, mut multi) = (0, 0);
-        for i in 0..n {
-            bytes += self.batch.frame_len(i) as u64;
-            multi += u64::from(self.batch.frame_buffers(i) > 1);
-        }
-        self.counters.add(Counter::RxFrames, n as u64);
-        self.counters.add(Counter::RxBytes, bytes);
-        self.counters.add(Counter::RxMulti, multi);
         if let Some(tap) = &mut self.tapped {
             tap.entry(&self.batch, n, self.queue);
         }
-        match &mut self.program {
+        let whole = self.batch.buffers() == n;
+        let bytes = match &mut self.program {
+            Some(attached) if whole => {
+                run_program(attached, &mut self.batch, self.queue, self.ifindex, scratch)
+            }
             Some(attached) => {
-                if multi > 0 {
-                    run_on_several(attached, &mut self.batch, self.queue, self.ifindex, scratch);
-                } else {
-                    run_program(attached, &mut self.batch, self.queue, self.ifindex, scratch);
-                }
-                if let Some(tap) = &mut self.tapped {
-                    let said = Said {
-                        verdicts: &scratch.verdicts,
-                        extents: &scratch.extents,
-                    };
-                    tap.exit(&mut self.batch, n, self.queue, Some(said));
-                }
-                for i in 0..n {
-                    self.settle(i, scratch);
-                }
+                let bytes = count_several(&self.batch, &mut self.counters, n);
+                run_on_several(attached, &mut self.batch, self.queue, self.ifindex, scratch);
+                bytes
             }
-            None => {
-                self.counters.add(Counter::NoProgram, n as u64);
-                if let Some(tap) = &mut self.tapped {
-                    tap.exit(&mut self.batch, n, self.queue, None);
-                }
-                for i in 0..n {
-                    self.pass(i, scratch);
-                }
-            }
+            None if whole => self.batch.split_frames_mut().map(|view| view.len).sum(),
+            None => count_several(&self.batch, &mut self.counters, n),
+        };
+        self.counters.add(Counter::RxFrames, n as u64);
+        self.counters.add(Counter::RxBytes, bytes as u64);
+        if let Some(tap) = &mut self.tapped {
+            let said = Said {
+                verdicts: &scratch.verdicts,
+                extents: &scratch.extents,
+            };
+            let said = self.program.is_some().then_some(said);
+            tap.exit(&mut self.batch, n, self.queue, said);
         }
+        if self.program.is_some() {
+            self.settle(n, scratch);
+        } else {
+            self.counters.add(Counter::NoProgram, n as u64);
+            self.pass(first(n), scratch);
+        }
+        self.transmit(scratch);
         n
     }
 
-    /// Frame `i` goes where its verdict says; what is not moved out goes home with the next poll.
-    fn settle(&mut self, i: usize, scratch: &mut Scratch) {
-        let verdict = scratch.verdicts[i];
-        let (off, len) = scratch.extents[i];
-        match verdict.action() {
-            XdpAction::Aborted => self.counters.add(Counter::Aborted, 1),
-            XdpAction::Drop => self.counters.add(Counter::Drop, 1),
-            XdpAction::Pass => {
-                self.counters.add(Counter::Pass, 1);
-                self.batch.set_data(i, off, len);
-                self.pass(i, scratch);
-            }
-            XdpAction::Tx => {
-                self.counters.add(Counter::Tx, 1);
-                self.batch.set_data(i, off, len);
-                self.transmit(i, scratch);
-            }
-            XdpAction::Redirect => {
-                self.counters.add(Counter::Redirect, 1);
-                self.batch.set_data(i, off, len);
-                self.redirect(i, verdict, scratch);
-            }
+    /// Each frame goes where its verdict says; what is not moved out goes home with the next poll.
+    fn settle(&mut self, n: usize, scratch: &mut Scratch) {
+        // By verdict, in the order of the numbers that actions have; one bit a frame.
+        let mut said = [0u64; 5];
+        for (i, verdict) in scratch.verdicts.iter().enumerate().take(n) {
+            said[verdict.action() as usize] |= 1 << i;
+        }
+        let [aborted, drop, pass, tx, redirect] = said;
+        for (counter, frames) in [
+            (Counter::Aborted, aborted),
+            (Counter::Drop, drop),
+            (Counter::Pass, pass),
+            (Counter::Tx, tx),
+            (Counter::Redirect, redirect),
+        ] {
+            self.counters.add(counter, u64::from(frames.count_ones()));
+        }
+        for i in bits(scratch.moved & (pass | tx | redirect)) {
+            let (off, len) = scratch.extents[i];
+            self.batch.set_data(i, off, len);
+        }
+        scratch.out = tx;
+        if pass != 0 {
+            self.pass(pass, scratch);
+        }
+        for i in bits(redirect) {
+            self.redirect(i, scratch.verdicts[i], scratch);
         }
     }
 
-    fn pass(&mut self, i: usize, scratch: &mut Scratch) {
-        let mut action = PassAction::ToTap;
-        if let Some(handler) = &mut scratch.handler {
-            let len = self.batch.frame_len(i);
-            action = handler(PassedFrame {
-                port: self.port,
-                queue: self.queue,
-                data: self.batch.data_mut(i),
+    /// Frames for the application: its callback first, then the exception tap.
+    fn pass(&mut self, frames: u64, scratch: &mut Scratch) {
+        let Scratch {
+            handler, out, joined, ..
+        } = scratch;
+        let mut to_tap = frames;
+        if let Some(handler) = handler {
+            to_tap = 0;
+            let (port, queue) = (self.port, self.queue);
+            let mut call = |i: usize, data: &mut [u8], len| match handler(PassedFrame {
+                port,
+                queue,
+                data,
                 len,
-            });
-        }
-        match action {
-            PassAction::Taken => self.counters.add(Counter::PassCallback, 1),
-            PassAction::Transmit => {
-                self.counters.add(Counter::PassCallback, 1);
-                self.transmit(i, scratch);
-            }
-            PassAction::ToTap => match &self.tap {
-                None => self.counters.add(Counter::PassNowhere, 1),
-                Some(tap) => {
-                    let written = if self.batch.frame_buffers(i) == 1 {
-                        tap.write(self.batch.data(i))
-                    } else {
-                        scratch.joined.clear();
-                        for k in 0..self.batch.frame_buffers(i) {
-                            scratch.joined.extend_from_slice(self.batch.chunk(i, k));
-                        }
-                        tap.write(&scratch.joined)
-                    };
-                    let counter = if written {
-                        Counter::PassTap
-                    } else {
-                        Counter::PassTapFull
-                    };
-                    self.counters.add(counter, 1);
+            }) {
+                PassAction::Taken => {}
+                PassAction::Transmit => *out |= 1 << i,
+                PassAction::ToTap => to_tap |= 1 << i,
+            };
+            if self.batch.buffers() == self.batch.len() {
+                let views = self.batch.split_frames_mut();
+                for view in views.filter(|view| frames >> view.frame & 1 == 1) {
+                    let data = view.buffer.get_mut(view.off..view.off + view.len);
+                    call(view.frame, data.unwrap_or_default(), view.len);
                 }
-            },
+            } else {
+                for i in bits(frames) {
+                    let len = self.batch.frame_len(i);
+                    call(i, self.batch.data_mut(i), len);
+                }
+            }
+            let taken = (frames & !to_tap).count_ones();
+            self.counters.add(Counter::PassCallback, u64::from(taken));
+        }
+        let Some(tap) = &self.tap else {
+            return self
+                .counters
+                .add(Counter::PassNowhere, u64::from(to_tap.count_ones()));
+        };
+        for i in bits(to_tap) {
+            let written = if self.batch.frame_buffers(i) == 1 {
+                tap.write(self.batch.data(i))
+            } else {
+                joined.clear();
+                for k in 0..self.batch.frame_buffers(i) {
+                    joined.extend_from_slice(self.batch.chunk(i, k));
+                }
+                tap.write(joined)
+            };
+            let counter = if written {
+                Counter::PassTap
+            } else {
+                Counter::PassTapFull
+            };
+            self.counters.add(counter, 1);
         }
     }
 
-    /// Sends frame `i` out of this port, on the queue that steering chooses.
-    fn transmit(&mut self, i: usize, scratch: &mut Scratch) {
-        let Some(pair) = &mut self.pair else { return };
+    /// Sends the frames of `scratch.out` out of this port, each on the queue that steering chooses.
+    fn transmit(&mut self, scratch: &mut Scratch) {
+        let frames = std::mem::take(&mut scratch.out);
+        if frames == 0 {
+            return;
+        }
+        // Most often one queue is to send whatever came in on this one.
+        let whole = self.batch.buffers() == self.batch.len();
+        let same = if whole && !self.steering.has_program() {
+            let n = u64::from(frames.count_ones());
+            self.steering.choose_for_all(Some(self.queue), scratch.cpu, n)
+        } else {
+            None
+        };
+        let mut own = ArrayVec::<u8, BATCH>::new();
+        for i in bits(frames) {
+            if same != Some(self.queue) {
+                let queue = same.unwrap_or_else(|| self.choose(i, scratch.cpu));
+                // A frame that lost buffers at its end is sent as what is left.
+                if queue != self.queue || !self.batch.is_whole(i) {
+                    self.send_away(i, self.port, Some(queue), scratch);
+                    continue;
+                }
+            }
+            own.push(i as u8);
+        }
+        self.push(&own);
+    }
+
+    /// The TX queue for frame `i`.
+    fn choose(&mut self, i: usize, cpu: u16) -> u16 {
         let mut opinion = None;
         if self.steering.has_program() {
             let mut raw = [0u8; 32];
@@ -238,21 +293,29 @@ impl Slot {
         }
         let (batch, key) = (&self.batch, &self.key);
         let hash = || flow_hash(key, batch.data(i)).unwrap_or(0);
-        let queue = self
-            .steering
-            .choose_with(Some(self.queue), scratch.cpu, hash, opinion);
-        // A frame that lost buffers at its end is sent as what is left.
-        let cut = self.batch.frame_buffers(i) > 1 && !self.batch.is_whole(i);
-        if queue != self.queue || cut {
-            return self.send_away(i, self.port, Some(queue), scratch);
-        }
-        let mut outcome = self.batch.move_to(i, &mut pair.tx, &TxMeta::NONE);
-        if matches!(outcome, Err(TxRefused::Full)) {
+        self.steering.choose_with(Some(self.queue), cpu, hash, opinion)
+    }
+
+    /// Puts frames of the batch into this queue's ring, in order.
+    fn push(&mut self, frames: &[u8]) {
+        let Some(pair) = &mut self.pair else { return };
+        let (mut left, mut sent) = (frames, 0);
+        loop {
+            let taken = pair.tx.push_frames(&mut self.batch, left, &TxMeta::NONE);
+            sent += taken as u64;
+            let Some((refused, rest)) = left.get(taken..).and_then(<[u8]>::split_first) else {
+                break;
+            };
+            // Once more with what the device has sent taken back; that tells, too, what is wrong with it.
             pair.tx.submit();
             pair.tx.reclaim();
-            outcome = self.batch.move_to(i, &mut pair.tx, &TxMeta::NONE);
+            let outcome = self
+                .batch
+                .move_to(usize::from(*refused), &mut pair.tx, &TxMeta::NONE);
+            self.counters.add(sent_as(&outcome), 1);
+            left = rest;
         }
-        self.counters.add(sent(&outcome), 1);
+        self.counters.add(Counter::TxFrames, sent);
     }
 
     fn redirect(&mut self, i: usize, verdict: Verdict, scratch: &mut Scratch) {
@@ -262,7 +325,7 @@ impl Slot {
         }
         self.counters.add(Counter::RedirectPort, 1);
         if target == self.ifindex {
-            self.transmit(i, scratch);
+            scratch.out |= 1 << i;
         } else {
             self.send_away(i, target as usize - 1, None, scratch);
         }
@@ -292,11 +355,11 @@ impl Slot {
                 pair.tx.reclaim();
                 outcome = pair.tx.push(frame, &TxMeta::NONE);
             }
-            sent(&outcome.map_err(|(_, refused)| refused))
+            sent_as(&outcome.map_err(|(_, refused)| refused))
         } else {
             joined.clear();
             frame.copy_to(joined);
-            sent(&push_copy(&mut pair.tx, joined))
+            sent_as(&push_copy(&mut pair.tx, joined))
         };
         self.counters.add(counter, 1);
     }
@@ -306,7 +369,7 @@ impl Slot {
         let Some(pair) = &mut self.pair else {
             return self.counters.add(Counter::TxNoQueue, 1);
         };
-        let counter = sent(&push_copy(&mut pair.tx, bytes));
+        let counter = sent_as(&push_copy(&mut pair.tx, bytes));
         if counter == Counter::TxFrames {
             self.counters.add(Counter::TapToPort, 1);
         }
@@ -334,22 +397,40 @@ impl Slot {
     }
 }
 
+/// A batch of frames of one buffer each. Gives the bytes that came.
 fn run_program(
     attached: &mut Attached,
     batch: &mut RxBatch,
     queue: u16,
     ifindex: u32,
     scratch: &mut Scratch,
-) {
+) -> usize {
+    let mut bytes = 0;
     let mut buffs = ArrayVec::<XdpBuff<'_>, BATCH>::new();
-    for view in batch.split_frames_mut().take(BATCH) {
+    let views = batch.split_frames_mut().take(BATCH);
+    for (view, extent) in views.zip(&mut scratch.extents) {
+        *extent = (view.off, view.len);
+        bytes += view.len;
         let buff = XdpBuff::new(view.buffer, view.off, view.len, u32::from(queue), view.raw);
         buffs.push(buff.with_ingress_ifindex(ifindex));
     }
     attached.run(&mut buffs, &mut scratch.verdicts);
-    for (extent, buff) in scratch.extents.iter_mut().zip(&buffs) {
-        *extent = (buff.data_offset(), buff.len());
+    let mut moved = 0;
+    for (i, (extent, buff)) in scratch.extents.iter_mut().zip(&buffs).enumerate() {
+        let now = (buff.data_offset(), buff.len());
+        moved |= u64::from(*extent != now) << i;
+        *extent = now;
     }
+    scratch.moved = moved;
+    bytes
+}
+
+/// Bytes of a batch in which some frame takes several buffers; counts those frames.
+#[cold]
+fn count_several(batch: &RxBatch, counters: &mut LocalCounters, n: usize) -> usize {
+    let several = (0..n).filter(|i| batch.frame_buffers(*i) > 1).count();
+    counters.add(Counter::RxMulti, several as u64);
+    (0..n).map(|i| batch.frame_len(i)).sum()
 }
 
 /// A batch in which some frame takes several buffers: frame by frame, each with its later buffers beside it.
@@ -364,6 +445,7 @@ fn run_on_several(
     /// Buffer of a frame, and its new length.
     type Cut = (usize, usize, usize);
     let mut cuts = ArrayVec::<Cut, BATCH>::new();
+    scratch.moved = u64::MAX;
     let mut views = batch.split_buffers_mut();
     let mut i = 0;
     while let Some(first) = views.next() {
@@ -403,6 +485,24 @@ fn run_on_several(
     }
 }
 
+/// A mask of the first `n` frames of a batch.
+fn first(n: usize) -> u64 {
+    u64::MAX.checked_shr((BATCH - n.min(BATCH)) as u32).unwrap_or(0)
+}
+
+/// The numbers of the bits that are set.
+#[inline]
+fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        if mask == 0 {
+            return None;
+        }
+        let i = mask.trailing_zeros() as usize;
+        mask &= mask - 1;
+        Some(i)
+    })
+}
+
 fn push_copy(tx: &mut TxQueue, bytes: &[u8]) -> Result<(), TxRefused> {
     match tx.push_copy(bytes, &TxMeta::NONE) {
         Err(TxRefused::Full) => {
@@ -414,7 +514,7 @@ fn push_copy(tx: &mut TxQueue, bytes: &[u8]) -> Result<(), TxRefused> {
     }
 }
 
-fn sent(outcome: &Result<(), TxRefused>) -> Counter {
+fn sent_as(outcome: &Result<(), TxRefused>) -> Counter {
     match outcome {
         Ok(()) => Counter::TxFrames,
         Err(TxRefused::Full) => Counter::TxFull,

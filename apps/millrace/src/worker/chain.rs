@@ -39,6 +39,12 @@ impl Attached {
         }
     }
 
+    /// The last fault of any of them, told for a person.
+    pub(crate) fn last_fault(&self) -> Option<String> {
+        let mut faults = self.links.iter().filter_map(|link| link.instance.last_fault());
+        faults.next().map(|fault| fault.to_string())
+    }
+
     /// Says what about a frame of several buffers, `frags` being those behind the first.
     pub(crate) fn run_frags(&mut self, buff: &mut XdpBuff<'_>, frags: &mut Frags) -> Verdict {
         run_frags(&mut self.links, buff, frags)

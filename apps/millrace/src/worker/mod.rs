@@ -3,9 +3,10 @@
 //! `run` is the thread's loop, `batch` what happens to the frames of one poll,
 //! `chain` the programs they meet, `steer` the one that chooses their TX queue, `route` how a frame reaches a TX queue that
 //! this or another worker owns, `mailbox` and `wake` how control reaches a worker, `idle` what it does without work,
-//! `counters` what it counts.
+//! `counters` what it counts; `by_hand` is a worker without a thread.
 
 pub(crate) mod batch;
+mod by_hand;
 pub(crate) mod chain;
 pub mod counters;
 #[cfg(test)]
@@ -18,4 +19,5 @@ pub(crate) mod steer;
 pub(crate) mod wake;
 
 pub use batch::{PassAction, PassHandler, PassedFrame};
+pub use by_hand::HandWorker;
 pub use idle::IdlePolicy;

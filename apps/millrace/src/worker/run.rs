@@ -112,7 +112,7 @@ impl Worker {
     }
 
     /// Every queue once. Returns how many frames were dealt with.
-    fn round(&mut self) -> usize {
+    pub(crate) fn round(&mut self) -> usize {
         let mut work = 0;
         let receiving = if self.open { self.slots.len() } else { 0 };
         for at in 0..receiving {

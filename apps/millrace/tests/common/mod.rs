@@ -227,3 +227,22 @@ pub fn read_pcap(path: &Path) -> Vec<Vec<u8>> {
 pub fn binary() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_millrace"))
 }
+
+/// Runs the command line with an instance's sockets in `dir`: whether it went well, and what it printed, or what it complained of.
+pub fn millrace(dir: &Path, line: &str) -> (bool, String) {
+    let output = Command::new(binary())
+        .arg("--run-dir")
+        .arg(dir)
+        .args(line.split_whitespace())
+        .output()
+        .expect("millrace runs");
+    let text = if output.status.success() {
+        output.stdout
+    } else {
+        output.stderr
+    };
+    (
+        output.status.success(),
+        String::from_utf8_lossy(&text).into_owned(),
+    )
+}

@@ -66,6 +66,12 @@ impl FlowDirector {
         }
     }
 
+    /// Whether it looks at frames.
+    #[inline]
+    pub fn is_on(&self) -> bool {
+        self.perfect.is_some()
+    }
+
     /// FDIRFREE: free filters.
     pub fn free(&self) -> u32 {
         self.capacity

@@ -221,14 +221,26 @@ impl Filters {
         Some(file.get(Id::L34TIMIR, *hit) >> l34timir::QUEUE_SHIFT & 0x7f)
     }
 
+    /// Whether no filter of these can say where a TCP or UDP packet goes.
+    #[inline]
+    pub fn is_quiet(&self) -> bool {
+        !self.ether_types && !self.syn && self.five_tuples.is_empty()
+    }
+
+    /// Whether MRQC turns RSS on.
+    #[inline]
+    pub fn rss_is_on(control: u32) -> bool {
+        matches!(
+            control & mrqc::MRQE,
+            mrqc::MRQE_RSS | mrqc::MRQE_RSS_8TC | mrqc::MRQE_RSS_4TC
+        )
+    }
+
     /// RSS (7.1.2.8): type and hash; `None` where RSS is off or no field matches.
     #[inline]
     pub fn rss(&mut self, file: &RegFile, frame: &[u8], p: &Parsed) -> Option<(RssType, u32)> {
         let control = file.one(Id::MRQC);
-        if !matches!(
-            control & mrqc::MRQE,
-            mrqc::MRQE_RSS | mrqc::MRQE_RSS_8TC | mrqc::MRQE_RSS_4TC
-        ) {
+        if !Self::rss_is_on(control) {
             return None;
         }
         let on = |field| control & field != 0;
@@ -261,7 +273,7 @@ impl Filters {
 
     /// The key's table, rebuilt where the key has changed.
     #[inline]
-    fn table(&mut self, file: &RegFile) -> Option<&Table> {
+    pub fn table(&mut self, file: &RegFile) -> Option<&Table> {
         if self.rss_stale || self.rss.is_none() {
             self.rebuild(file);
         }

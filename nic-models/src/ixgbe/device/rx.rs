@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::core::Core;
 use super::fdir::Hit;
 use super::filter::{Address, Filters, Pass};
+use super::plain::Plain;
 use super::queue::RxQueue;
 use super::stats::FCS;
 use crate::dma::{DmaSpace, Fault};
@@ -190,20 +191,49 @@ impl Core {
         true
     }
 
-    /// Parses the frame, checks its checksums and chooses its queue. `None` drops it.
+    /// Finds out what the frame is, checks its checksums and chooses its queue. `None` drops it.
     #[inline]
     fn classify(&mut self, frame: &[u8], pass: Pass, loopback: bool, wb: &mut WriteBack) -> Option<u32> {
-        let p = packet::parse(frame);
-        wb.ptype = packet_type(&p);
-        wb.status_error |= checksum_status(frame, &p);
-        if wb.status_error & (error::IPE | error::L4E) != 0 {
-            self.file.count(Id::XEC, 0, 1);
-        }
         if pass == Pass::Inexact {
             wb.status_error |= status::PIF;
         }
         if loopback {
             wb.status_error |= status::LB;
+        }
+        if self.filters.is_quiet()
+            && !self.fdir.is_on()
+            && let Some(plain) = Plain::of(frame)
+        {
+            return Some(self.classify_plain(frame, plain, wb));
+        }
+        self.classify_any(frame, wb)
+    }
+
+    /// Most frames, where nothing but RSS chooses a queue.
+    #[inline]
+    fn classify_plain(&mut self, frame: &[u8], plain: Plain, wb: &mut WriteBack) -> u32 {
+        wb.ptype = plain.packet_type();
+        wb.status_error |= plain.status_error;
+        if wb.status_error & (error::IPE | error::L4E) != 0 {
+            self.file.count(Id::XEC, 0, 1);
+        }
+        let rss = plain.rss(&mut self.filters, &self.file, frame);
+        if self.file.one(Id::RXCSUM) & rxcsum::PCSD == 0 {
+            wb.hash = u32::from(plain.id);
+        } else if let Some((kind, hash)) = rss {
+            wb.rss_type = kind as u8;
+            wb.hash = hash;
+        }
+        rss.map_or(0, |(_, hash)| Filters::reta_queue(&self.file, hash))
+    }
+
+    /// Any frame.
+    fn classify_any(&mut self, frame: &[u8], wb: &mut WriteBack) -> Option<u32> {
+        let p = packet::parse(frame);
+        wb.ptype = packet_type(&p);
+        wb.status_error |= checksum_status(frame, &p);
+        if wb.status_error & (error::IPE | error::L4E) != 0 {
+            self.file.count(Id::XEC, 0, 1);
         }
         self.choose_queue(frame, &p, wb)
     }
@@ -295,7 +325,12 @@ impl Core {
             self.file.count(Id::QPRDC, queue.counter, 1);
             return Outcome::Done;
         }
-        match write_frame(&self.dma, queue, head, body, needed, wb) {
+        let written = if needed == 1 && !queue.legacy {
+            write_one(&self.dma, queue, head, body, wb)
+        } else {
+            write_frame(&self.dma, queue, head, body, needed, wb)
+        };
+        match written {
             Ok(()) => {
                 queue.ring.advance(needed);
                 self.rx_touched |= 1 << q;
@@ -309,8 +344,45 @@ impl Core {
     }
 }
 
-/// Fills buffers with a frame's two pieces and writes their descriptors back, `needed` of them.
+/// Fills one buffer with a frame's two pieces, which fit, and writes its descriptor back.
 #[inline]
+fn write_one(
+    dma: &DmaSpace,
+    queue: &mut RxQueue,
+    head: &[u8],
+    body: &[u8],
+    wb: &WriteBack,
+) -> Result<(), Fault> {
+    let cursor = queue.ring;
+    let ring = dma.ring(&mut queue.place, cursor.base, cursor.count);
+    // Where the ring does not lie in one piece each descriptor is looked up by itself.
+    let slot = ring.and_then(|ring| ring.get(cursor.index(0) as usize));
+    let posted = match slot {
+        Some(slot) => ring_order::fetch(slot),
+        None => dma.read_desc16(cursor.address(0))?,
+    };
+    let mut buffer = desc::packet_addr(posted);
+    if !head.is_empty() {
+        dma.write(buffer, head)?;
+        buffer = buffer.wrapping_add(head.len() as u64);
+    }
+    dma.write(buffer, body)?;
+    let back = WriteBack {
+        len: (head.len() + body.len()) as u16,
+        status_error: wb.status_error | status::DD | status::EOP,
+        ..*wb
+    }
+    .encode();
+    match slot {
+        Some(slot) => {
+            ring_order::publish(slot, back);
+            Ok(())
+        }
+        None => dma.write_desc16(cursor.address(0), back),
+    }
+}
+
+/// Fills buffers with a frame's two pieces and writes their descriptors back, `needed` of them.
 fn write_frame(
     dma: &DmaSpace,
     queue: &mut RxQueue,
@@ -377,7 +449,7 @@ fn legacy(buffer: u64, len: u16, last: bool, wb: &WriteBack) -> [u64; 2] {
 
 /// Packet type bits (7.1.6.2).
 #[inline]
-fn packet_type(p: &Parsed) -> u16 {
+pub(super) fn packet_type(p: &Parsed) -> u16 {
     let l3 = match p.l3 {
         L3::Ipv4 if p.ipv4_options() => ptype::IPV4 | ptype::IPV4E,
         L3::Ipv4 => ptype::IPV4,
@@ -398,7 +470,7 @@ fn packet_type(p: &Parsed) -> u16 {
 
 /// Checksum offload (7.1.11): which checksums were checked, and which of them are wrong.
 #[inline]
-fn checksum_status(frame: &[u8], p: &Parsed) -> u32 {
+pub(super) fn checksum_status(frame: &[u8], p: &Parsed) -> u32 {
     let ip = match checksum::verify_ip(frame, p) {
         checksum::Status::Good => status::IPCS,
         checksum::Status::Bad => status::IPCS | error::IPE,

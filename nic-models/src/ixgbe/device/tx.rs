@@ -80,7 +80,7 @@ impl Core {
     }
 
     /// Whether something was written back that software asked to be told of. Descriptors are fetched in blocks, as the
-    /// hardware does (7.2.3.4.1); each is written back before the next is worked on.
+    /// hardware does (7.2.3.4); each is written back before the next is worked on.
     fn run_queue(&mut self, wire: &mut dyn Wire, queue: &mut TxQueue) -> Result<bool, Stop> {
         let mut reported = false;
         let mut frames = 0;
