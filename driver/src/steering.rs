@@ -216,18 +216,58 @@ impl TxSteering {
     /// for each.
     #[inline]
     pub fn choose_for_all(&self, rxq: Option<u16>, cpu: u16, n: u64) -> Option<u16> {
-        let c = &self.counters;
-        let (set, counter) = match rxq.and_then(|q| lookup(&self.rxq_map, q)) {
-            Some(set) => (set, &c.rxq_map),
-            None => match lookup(&self.cpu_map, cpu) {
-                Some(set) => (set, &c.cpu_map),
-                None if self.queues == 1 => (&[0][..], &c.fallback),
-                None => return None,
-            },
+        let (set, counter) = self.route(rxq, cpu);
+        let queue = match set {
+            Some(&[queue]) => queue,
+            None if self.queues == 1 => 0,
+            _ => return None,
         };
-        let [queue] = *set else { return None };
         counter.set(counter.get().wrapping_add(n));
         Some(queue)
+    }
+
+    /// The TX queues of many frames that came from one RX queue, and on which no program has an opinion: as
+    /// [`choose`](Self::choose) for each, with maps and counters looked at once. Each of `frames` comes with its flow hash, and
+    /// is given to `put` with its queue, in order.
+    #[inline]
+    pub fn spread<T>(
+        &self,
+        rxq: Option<u16>,
+        cpu: u16,
+        frames: impl IntoIterator<Item = (T, u32)>,
+        mut put: impl FnMut(u16, T),
+    ) {
+        let (set, counter) = self.route(rxq, cpu);
+        let (mut n, frames) = (0, frames.into_iter());
+        match set {
+            Some(&[one]) => frames.for_each(|(frame, _)| {
+                n += 1;
+                put(one, frame);
+            }),
+            Some(set) => frames.for_each(|(frame, hash)| {
+                n += 1;
+                put(pick(set, || hash), frame);
+            }),
+            None => {
+                let queues = u32::from(self.queues);
+                frames.for_each(|(frame, hash)| {
+                    n += 1;
+                    put(scale(hash, queues) as u16, frame);
+                });
+            }
+        }
+        counter.set(counter.get().wrapping_add(n));
+    }
+
+    /// The queues that a frame's hash chooses from, and who says so; none for all queues.
+    fn route(&self, rxq: Option<u16>, cpu: u16) -> (Option<&[u16]>, &Cell<u64>) {
+        if let Some(set) = rxq.and_then(|q| lookup(&self.rxq_map, q)) {
+            return (Some(set), &self.counters.rxq_map);
+        }
+        match lookup(&self.cpu_map, cpu) {
+            Some(set) => (Some(set), &self.counters.cpu_map),
+            None => (None, &self.counters.fallback),
+        }
     }
 
     /// The counters of this worker.
@@ -393,6 +433,29 @@ mod tests {
         }
         assert_eq!(&seen[..4], &[0; 4]);
         assert!(seen[4..].iter().all(|n| (900..1150).contains(n)), "{seen:?}");
+    }
+
+    #[test]
+    fn many_frames_at_once_go_where_each_would_go_alone() {
+        let hashes = || (0..500u32).map(|i| (i, i.wrapping_mul(0x9e37_79b9)));
+        let setups: [fn(&mut TxSteering); 4] = [
+            |_| (),
+            |s| s.set_rxq(1, &[6]).unwrap(),
+            |s| s.set_rxq(1, &[2, 3, 5]).unwrap(),
+            |s| s.set_cpu(7, &[0, 4]).unwrap(),
+        ];
+        for (i, setup) in setups.into_iter().enumerate() {
+            let (mut alone, mut together) = (TxSteering::new(8).unwrap(), TxSteering::new(8).unwrap());
+            setup(&mut alone);
+            setup(&mut together);
+            let want: Vec<_> = hashes()
+                .map(|(frame, hash)| (alone.choose(Some(1), 7, hash, None), frame))
+                .collect();
+            let mut got = Vec::new();
+            together.spread(Some(1), 7, hashes(), |queue, frame| got.push((queue, frame)));
+            assert_eq!(got, want, "setup {i}");
+            assert_eq!(together.stats(), alone.stats(), "setup {i}");
+        }
     }
 
     #[test]

@@ -73,8 +73,18 @@ fn written() -> impl Strategy<Value = Written> {
 
 fn frames() -> impl Strategy<Value = Vec<u8>> {
     let upwards = (0u8..60, 0usize..64).prop_map(|(from, n)| (from..=u8::MAX).take(n).collect());
+    // As a list of those frames that leave by one of several queues.
+    let gaps = prop::collection::vec(prop::bool::weighted(0.6), 0..70).prop_map(|taken| {
+        taken
+            .iter()
+            .enumerate()
+            .filter(|(_, taken)| **taken)
+            .map(|(i, _)| i as u8)
+            .collect()
+    });
     prop_oneof![
         4 => upwards,
+        4 => gaps,
         2 => prop::collection::vec(0u8..64, 0..40),
         1 => prop::collection::vec(any::<u8>(), 0..40),
     ]

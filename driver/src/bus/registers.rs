@@ -208,6 +208,19 @@ impl Doorbell {
         }
     }
 
+    /// As [`ring`](Self::ring), if that is a plain store to a mapped register; else it does nothing and gives `false`.
+    #[inline(always)]
+    pub fn ring_mapped(&self, value: u32) -> bool {
+        let Bell::Mapped { at, .. } = &self.0 else {
+            return false;
+        };
+        // As in `ring`.
+        fence(Ordering::Release);
+        // SAFETY: `at` lies inside the area that `self` keeps mapped and is aligned.
+        unsafe { at.write_volatile(value.to_le()) };
+        true
+    }
+
     /// Where a mapped register lies, for tests of the layout.
     #[cfg(all(test, feature = "models"))]
     pub(crate) fn addresses(&self) -> std::ops::Range<usize> {

@@ -1,13 +1,14 @@
 //! The receive ring: what runs for every packet.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use millrace_nic_models::ixgbe::desc::rx::{error, status};
 use millrace_nic_models::ixgbe::regs;
 
 use crate::bus::{BusError, Doorbell, Registers};
 use crate::hint::HintLayout;
-use crate::mem::{Accept, DescriptorRing16, FreeStack, Handle, Lane, Placement, Region, RxPlan, Shadow};
+use crate::mem::{Accept, DescriptorRing16, FreeStack, Handle, Moved, Placement, Region, RxLane, RxPlan};
 use crate::port::RxStats;
 use crate::queue::{MAX_RUN, PortShared, RxBatch};
 use crate::simd::CpuPath;
@@ -51,8 +52,9 @@ pub(crate) struct RxIrq {
     pub vector: u32,
 }
 
-/// The device's view of an 82599 receive queue and the driver's record beside it. `next`, `tail` and `rung` run freely and
-/// are taken modulo the ring size; slots `next..tail` hold buffers, and the device owns `next..rung`.
+/// The device's view of an 82599 receive queue and the driver's record beside it. `rung` runs freely, as the lane's `next`
+/// does, and is taken modulo the ring size; slots `next..next + size - missing` hold buffers, and the device owns
+/// `next..rung`.
 ///
 /// As a rule every slot holds a buffer: a frame that is taken leaves a fresh one in its place, in the same cache lines. The
 /// device is shown all but one of them, since head equal to tail means an empty ring to it (datasheet 7.1.9).
@@ -60,23 +62,23 @@ pub(crate) struct RxIrq {
 #[repr(C, align(64))]
 pub(crate) struct RxRing {
     // What a poll touches comes first.
-    next: u32,
-    tail: u32,
+    /// The batch that was last filled here knows this number, which no other queue of the process has.
+    key: u64,
+    shared: Arc<PortShared>,
+    /// Nothing is [ready](RxLane::ready) in it while `careful` is set.
+    lane: RxLane<2>,
     /// The tail that the device was told.
     rung: u32,
+    /// The device is shown new buffers when it has fewer than this.
+    low: u32,
+    /// Slots without a buffer.
+    missing: u32,
     id: u16,
     /// The next poll must look closer: slots without buffers, a frame of several buffers under way, or a dead device.
     careful: bool,
     dead: bool,
     path: CpuPath,
-    shared: Arc<PortShared>,
-    /// The device is shown new buffers when it has fewer than this.
-    low: u32,
-    plan: RxPlan,
     place: Placement,
-    ring: DescriptorRing16,
-    shadow: Shadow,
-    free: FreeStack,
     doorbell: Doorbell,
     stats: RxStats,
     buffer_len: u16,
@@ -128,20 +130,19 @@ impl RxRing {
             mask: wrong_len(buffer_len) | DD | EOP | DAMAGED,
             want: DD | EOP,
         };
+        static KEYS: AtomicU64 = AtomicU64::new(1);
+        let plan = RxPlan::new(&region, place, accept);
         RxRing {
-            shadow: Shadow::new(ring.size() as usize),
-            ring,
-            next: 0,
-            tail: 0,
+            key: KEYS.fetch_add(1, Ordering::Relaxed),
+            lane: RxLane::new(ring, FreeStack::new(region), plan, path),
+            missing: size,
             rung: 0,
             careful: true,
             place,
             buffer_len,
             low: size - REFILL.min(size / 4),
-            plan: RxPlan::new(&region, place, accept),
             id,
             dead: false,
-            free: FreeStack::new(region),
             doorbell,
             stats: RxStats::default(),
             run: Run::default(),
@@ -154,84 +155,142 @@ impl RxRing {
 
     /// Puts a buffer in every slot, as far as there are buffers, and rings the doorbell. Gives the number posted.
     pub(crate) fn fill(&mut self) -> Result<u32, BusError> {
-        while self.post(REFILL.min(self.missing())) > 0 {}
-        self.careful = self.missing() > 0;
+        while self.post(REFILL.min(self.missing)) > 0 {}
+        self.careful = self.missing > 0;
         let before = self.rung;
         self.show()?;
         Ok(self.rung.wrapping_sub(before))
     }
 
-    /// Slots without a buffer.
+    /// Descriptors of the ring that hold a buffer.
     #[inline]
-    fn missing(&self) -> u32 {
-        self.ring.size() - self.tail.wrapping_sub(self.next)
+    fn held(&self) -> u32 {
+        self.ring_size() - self.missing
     }
 
     /// Shows the device every buffer but one.
     #[inline]
     fn show(&mut self) -> Result<(), BusError> {
-        let held = self.tail.wrapping_sub(self.next).min(self.ring.size() - 1);
-        self.rung = self.next.wrapping_add(held);
-        self.doorbell.ring(self.rung & (self.ring.size() - 1))
+        let most = self.ring_size() - 1;
+        self.rung = self.lane.next().wrapping_add(self.held().min(most));
+        self.doorbell.ring(self.rung & most)
     }
 
     /// Writes up to `want` descriptors with fresh buffers, without telling the device.
     #[inline]
     fn post(&mut self, want: u32) -> u32 {
-        let start = self.tail;
+        let start = self.lane.next().wrapping_add(self.held());
         let mut tail = start;
-        for handle in self.free.take(want as usize) {
+        let (ring, shadow, free) = self.lane.open();
+        for handle in free.take(want as usize) {
             let data =
                 u64::from(handle.index()) * u64::from(self.place.stride) + u64::from(self.place.headroom);
             let addr = self.place.base + data;
             // The header address is 0: its bit 0 is where DD will appear (datasheet 7.1.6.1).
-            self.ring.put(tail, [addr, 0]);
-            self.shadow.set(tail, handle);
+            ring.put(tail, [addr, 0]);
+            shadow.set(tail, handle);
             tail = tail.wrapping_add(1);
         }
-        self.tail = tail;
-        tail.wrapping_sub(start)
+        let posted = tail.wrapping_sub(start);
+        self.missing -= posted;
+        posted
     }
 
-    /// Not inlined: alone, its loop has registers enough.
+    /// The shortest way for the common case: the batch is one that was filled here before and has been emptied, and there
+    /// are enough slots and fresh buffers for a whole burst. This only chooses: so it saves no registers, and what it calls
+    /// saves them once.
     #[inline(never)]
     pub(crate) fn poll(&mut self, batch: &mut RxBatch) -> usize {
-        batch.begin(&mut self.free, self.id, 1, self.path);
+        if !batch.is_for(self.key) || batch.limit() > self.lane.ready() || self.shared.is_closed() {
+            return self.poll_anew(batch);
+        }
+        if !batch.is_spent() {
+            return self.poll_again(batch);
+        }
+        self.poll_ready(batch)
+    }
+
+    #[inline(always)]
+    fn poll_ready(&mut self, batch: &mut RxBatch) -> usize {
+        let most = batch.limit();
+        if self.lane.has_step(most) {
+            return self.poll_steps(batch, most);
+        }
+        self.poll_few(batch, most)
+    }
+
+    /// As [`poll_steps`](Self::poll_steps), one after the other.
+    #[inline(never)]
+    fn poll_few(&mut self, batch: &mut RxBatch, most: u32) -> usize {
+        let (slots, raw) = batch.places16();
+        let moved = self.lane.exchange_few(most, slots, raw);
+        self.settle(batch, most, moved)
+    }
+
+    /// As [`poll`](Self::poll), for a batch whose frames were dropped: their buffers are the next fresh ones.
+    #[inline(never)]
+    fn poll_again(&mut self, batch: &mut RxBatch) -> usize {
+        self.lane.keep(batch.spend());
+        if batch.limit() > self.lane.ready() {
+            return self.poll_anew(batch);
+        }
+        self.poll_ready(batch)
+    }
+
+    /// Frames of one buffer, for each of which a fresh buffer is posted at once.
+    #[inline(never)]
+    fn poll_steps(&mut self, batch: &mut RxBatch, most: u32) -> usize {
+        let (slots, raw) = batch.places16();
+        let moved = self.lane.exchange(most, slots, raw);
+        self.settle(batch, most, moved)
+    }
+
+    /// Empties the batch and makes it this queue's, and looks how many frames can be taken in the simple way.
+    #[inline(never)]
+    fn poll_anew(&mut self, batch: &mut RxBatch) -> usize {
+        let (_, _, free) = self.lane.open();
+        batch.begin(free, self.key, self.id, 1, self.path);
         if self.shared.is_closed() {
             return 0;
         }
-        if self.careful {
+        let shown = self.rung.wrapping_sub(self.lane.next());
+        if self.careful || self.lane.look(shown) == 0 {
             return self.poll_carefully(batch, 0);
         }
-        // The common case: frames of one buffer, for each of which a fresh buffer is posted at once.
-        let shown = self.rung.wrapping_sub(self.next);
-        let most = shown.min(batch.limit());
-        let Some(mut lane) = Lane::new(&self.ring, &mut self.shadow, self.path) else {
-            return 0;
-        };
-        let (slots, raw) = batch.places16();
-        let moved = lane.exchange(self.next, most, &mut self.free, &self.plan, slots, raw);
-        self.next = self.next.wrapping_add(moved.count);
-        self.tail = self.tail.wrapping_add(moved.count);
+        self.poll_steps(batch, shown.min(batch.limit()))
+    }
+
+    /// `moved` frames of `most` that might have come are in the batch.
+    #[inline(always)]
+    fn settle(&mut self, batch: &mut RxBatch, most: u32, moved: Moved) -> usize {
         batch.filled(moved.count as usize);
-        // The next frame is not as simple, or there are no fresh buffers. What lies behind the end of the ring comes with the
-        // next poll.
-        if self.ring.last_acquire(self.next) & DD != 0
-            && moved.count < most
-            && (moved.count == 0 || self.next & (self.ring.size() - 1) != 0)
-        {
-            return self.poll_carefully(batch, moved.bytes);
-        }
-        if moved.count == 0 {
-            return 0;
+        if moved.count < most && (moved.count == 0 || self.has_odd()) {
+            return self.poll_odd(batch, moved);
         }
         self.stats.frames += u64::from(moved.count);
         self.stats.bytes += moved.bytes;
         self.stats.bursts += 1;
-        if shown - moved.count < self.low {
-            self.ring_doorbell();
+        if self.rung.wrapping_sub(self.lane.next()) < self.low {
+            return self.ring_for(moved.count);
         }
         moved.count as usize
+    }
+
+    /// Whether the next frame has come, but is not as simple, or there are no fresh buffers. What lies behind the end of the
+    /// ring comes with the next poll.
+    #[inline(always)]
+    fn has_odd(&self) -> bool {
+        let next = self.lane.next();
+        self.lane.ring().last_acquire(next) & DD != 0 && next & (self.ring_size() - 1) != 0
+    }
+
+    /// Nothing has come, or nothing simple.
+    #[inline(never)]
+    fn poll_odd(&mut self, batch: &mut RxBatch, moved: Moved) -> usize {
+        if self.lane.ring().last_acquire(self.lane.next()) & DD != 0 {
+            return self.poll_carefully(batch, moved.bytes);
+        }
+        0
     }
 
     /// Goes on descriptor by descriptor, and posts what is missing at the end. `bytes` are those of the frames that the batch
@@ -252,17 +311,17 @@ impl RxRing {
             self.stats.bursts += 1;
         }
         self.refill();
-        self.careful = self.dead || self.run.pending || self.run.complete || self.missing() > 0;
+        self.careful = self.dead || self.run.pending || self.run.complete || self.missing > 0;
         frames
     }
 
     /// Every case: also frames of several buffers, damaged ones and lies. Gives the bytes of single-buffer frames.
     #[inline]
     fn poll_any(&mut self, batch: &mut RxBatch) -> u64 {
-        let mut left = self.rung.wrapping_sub(self.next).min(batch.room() as u32);
+        let mut left = self.rung.wrapping_sub(self.lane.next()).min(batch.room() as u32);
         let mut bytes = 0u64;
         while left > 0 && !self.run.complete {
-            let q1 = self.ring.last_acquire(self.next);
+            let q1 = self.lane.ring().last_acquire(self.lane.next());
             if q1 & DD == 0 {
                 break;
             }
@@ -275,11 +334,14 @@ impl RxRing {
     /// Takes the next descriptor, whatever it holds. `q1` was read from it.
     #[cold]
     fn take_any(&mut self, batch: &mut RxBatch, q1: u64) -> u64 {
-        let raw = [self.ring.quad(self.next, 0), q1];
-        let slot = self.next;
-        self.next = self.next.wrapping_add(1);
+        let slot = self.lane.next();
+        let raw = [self.lane.ring().quad(slot, 0), q1];
         let len = (q1 >> 32) as u16;
-        let Some(mut handle) = self.shadow.take(slot) else {
+        let (_, shadow, _) = self.lane.open();
+        let taken = shadow.take(slot);
+        self.lane.skip();
+        self.missing += 1;
+        let Some(mut handle) = taken else {
             return 0;
         };
         let sane = len.wrapping_sub(1) < self.buffer_len;
@@ -304,16 +366,23 @@ impl RxRing {
     /// Posts what is missing, and shows the device what is new: when it is a block, or when the device may soon have
     /// nothing left.
     fn refill(&mut self) {
-        let missing = self.missing();
-        if missing > 0 && self.post(missing) == 0 {
+        if self.missing > 0 && self.post(self.missing) == 0 {
             self.stats.no_buffers += 1;
         }
-        let held = self.tail.wrapping_sub(self.next).min(self.ring.size() - 1);
-        let shown = self.rung.wrapping_sub(self.next);
+        let size = self.ring_size();
+        let held = self.held().min(size - 1);
+        let shown = self.rung.wrapping_sub(self.lane.next());
         let new = held.saturating_sub(shown);
-        if new >= self.ring.size() - self.low || (new > 0 && shown < self.ring.size() / 2) {
+        if new >= size - self.low || (new > 0 && shown < size / 2) {
             self.ring_doorbell();
         }
+    }
+
+    /// Rings the doorbell, and gives the number of frames that a poll has brought.
+    #[inline(never)]
+    fn ring_for(&mut self, frames: u32) -> usize {
+        self.ring_doorbell();
+        frames as usize
     }
 
     #[inline]
@@ -321,6 +390,7 @@ impl RxRing {
         if self.show().is_err() {
             self.dead = true;
             self.careful = true;
+            self.lane.open();
         }
     }
 
@@ -336,7 +406,7 @@ impl RxRing {
             self.run.poisoned = true;
         }
         if self.run.poisoned {
-            self.free.push(handle);
+            self.lane.open().2.push(handle);
         } else {
             handle.len = (raw[1] >> 32) as u16;
             handle.off = self.place.headroom;
@@ -344,12 +414,12 @@ impl RxRing {
             if let Err(full) = self.run.parts.try_push((handle, raw)) {
                 self.stats.oversize += 1;
                 self.run.poisoned = true;
-                self.free.push(full.element().0);
+                self.lane.open().2.push(full.element().0);
             }
         }
         if self.run.poisoned {
-            self.free
-                .push_all(self.run.parts.drain(..).map(|(handle, _)| handle));
+            let (_, _, free) = self.lane.open();
+            free.push_all(self.run.parts.drain(..).map(|(handle, _)| handle));
             self.run.poisoned = !last;
         } else {
             self.run.complete = last;
@@ -389,17 +459,25 @@ impl RxRing {
         }
     }
 
+    /// Reads what receiving uses and no device writes: see [`harness::recall`](crate::harness::recall).
+    #[cfg(feature = "models")]
+    pub(crate) fn recall(&self) -> u64 {
+        let own = self.stats.frames ^ u64::from(self.rung) ^ u64::from(self.place.stride);
+        own.wrapping_add(self.lane.read_record())
+            .wrapping_add(self.lane.free().read())
+    }
+
     /// Everything that receiving writes, as addresses, for the layout's test.
     #[cfg(all(test, feature = "models"))]
     pub(crate) fn written(&mut self) -> Vec<(&'static str, std::ops::Range<usize>)> {
         let at = std::ptr::from_ref(self) as usize;
         let mut written = vec![
             ("rx queue", at..at + size_of::<RxRing>()),
-            ("rx descriptors", self.ring.addresses()),
-            ("rx record", self.shadow.addresses()),
+            ("rx descriptors", self.lane.ring().addresses()),
+            ("rx record", self.lane.open().1.addresses()),
             ("rx doorbell", self.doorbell.addresses()),
         ];
-        written.extend(self.free.addresses().map(|range| ("rx free stack", range)));
+        written.extend(self.lane.free().addresses().map(|range| ("rx free stack", range)));
         written
     }
 
@@ -416,11 +494,12 @@ impl RxRing {
     }
 
     pub(crate) fn region(&self) -> &Arc<Region> {
-        self.free.region()
+        self.lane.free().region()
     }
 
+    #[inline]
     pub(crate) fn ring_size(&self) -> u32 {
-        self.ring.size()
+        self.lane.ring().size()
     }
 
     pub(crate) fn is_alive(&self) -> bool {
@@ -438,7 +517,6 @@ const _: () = assert!(align_of::<RxRing>() >= 64 && size_of::<RxRing>().is_multi
 impl Drop for RxRing {
     fn drop(&mut self) {
         // The device may still hold the posted buffers; only the port knows when it has let go of them.
-        let shadow = std::mem::replace(&mut self.shadow, Shadow::new(1));
-        self.shared.orphan(self.id, shadow);
+        self.shared.orphan(self.id, self.lane.take_record());
     }
 }

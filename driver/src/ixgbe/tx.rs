@@ -5,7 +5,7 @@ use std::sync::Arc;
 use millrace_nic_models::ixgbe::desc::tx::{self, cmd, dtyp, popts, tucmd};
 
 use crate::bus::Doorbell;
-use crate::mem::{Describe, DescriptorRing16, FreeStack, Handle, Lane, Placement, Region, Shadow, TxPlan};
+use crate::mem::{Describe, DescriptorRing16, FreeStack, Handle, Moved, Placement, Region, TxLane, TxPlan};
 use crate::port::TxStats;
 use crate::queue::{MAX_TX_RUN, PortShared, RxBatch, TxFlags, TxMeta, TxRefused, checked_len};
 use crate::simd::CpuPath;
@@ -40,41 +40,41 @@ pub(crate) struct TxParts {
     pub path: CpuPath,
 }
 
-/// The driver's record of an 82599 transmit queue. `clean`, `tail` and `rung` run freely and are taken modulo the
-/// ring size; `clean..tail` is in use, `rung..tail` not yet shown to the device.
+/// The driver's record of an 82599 transmit queue. `clean` and `rung` run freely, as the lane's `tail` does, and are taken
+/// modulo the ring size; `clean..tail` is in use, `rung..tail` not yet shown to the device.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct TxRing {
     // What every burst touches comes first.
-    clean: u32,
-    tail: u32,
     rung: u32,
     /// Descriptors since the last status report.
     unreported: u32,
     frames: u64,
     shared: Arc<PortShared>,
-    path: CpuPath,
+    lane: TxLane<2>,
+    clean: u32,
+    /// `submit` looks for what was sent once `tail` has come here.
+    look_at: u32,
     dead: bool,
     id: u16,
-    plan: TxPlan,
-    place: Placement,
-    ring: DescriptorRing16,
-    shadow: Shadow,
+    path: CpuPath,
+    marks: Marks,
     free: FreeStack,
     doorbell: Doorbell,
     stats: TxStats,
+    place: Placement,
     /// Context the device holds in slot 0, if it holds any.
     context: Option<[u64; 2]>,
-    marks: Marks,
 }
 
 /// Descriptors that were asked to report, oldest first: at most one in [`REPORT`] of the largest ring, plus one of a submit
 /// with none outstanding. In the queue itself, so that nobody else's memory shares its cache lines.
 #[derive(Debug)]
+#[repr(C)]
 struct Marks {
-    slots: [u32; MARKS],
     head: u32,
     tail: u32,
+    slots: [u32; MARKS],
 }
 
 const MARKS: usize = 256;
@@ -83,9 +83,9 @@ const _: () = assert!(MARKS.is_power_of_two() && MARKS > (MAX_RING / REPORT) as 
 impl Marks {
     fn new() -> Marks {
         Marks {
-            slots: [0; MARKS],
             head: 0,
             tail: 0,
+            slots: [0; MARKS],
         }
     }
 
@@ -97,11 +97,16 @@ impl Marks {
 
     #[inline]
     fn first(&self) -> Option<u32> {
-        if self.head == self.tail {
+        if self.is_empty() {
             None
         } else {
             Some(self.slots[self.head as usize % MARKS])
         }
+    }
+
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.head == self.tail
     }
 
     #[inline]
@@ -136,12 +141,10 @@ impl TxRing {
             limit: place.stride.min(MAX_FRAME),
         };
         TxRing {
-            plan: TxPlan::new(&region, place, describe),
-            shadow: Shadow::new(ring.size() as usize),
+            lane: TxLane::new(ring, TxPlan::new(&region, place, describe), path),
             marks: Marks::new(),
-            ring,
             clean: 0,
-            tail: 0,
+            look_at: REPORT,
             rung: 0,
             unreported: 0,
             place,
@@ -160,19 +163,102 @@ impl TxRing {
     /// Moves frames of a batch to the ring, in order; gives how many were taken before the first refusal.
     #[inline]
     pub(crate) fn push_frames(&mut self, batch: &mut RxBatch, frames: &[u8], meta: &TxMeta) -> usize {
-        let mut done = 0;
+        if meta.flags.is_empty() {
+            self.push_plain(batch, frames)
+        } else {
+            batch.trade(&mut self.free);
+            self.push_each(batch, frames, 0, meta)
+        }
+    }
+
+    /// The shortest way for the common case: frames of one buffer each, without requests, and there is room for them. This
+    /// only chooses: so it saves no registers, and what it calls saves them once.
+    #[inline(never)]
+    fn push_plain(&mut self, batch: &mut RxBatch, frames: &[u8]) -> usize {
+        if frames.len() > self.lane.ready() as usize || !batch.is_simple() || batch.wants(&self.free) {
+            return self.push_anew(batch, frames);
+        }
+        if self.lane.has_step(frames.len()) {
+            return self.push_steps(batch, frames);
+        }
+        self.push_few(batch, frames)
+    }
+
+    /// As [`push_steps`](Self::push_steps), one after the other.
+    #[inline(never)]
+    fn push_few(&mut self, batch: &mut RxBatch, frames: &[u8]) -> usize {
+        let moved = self.lane.send_few(frames, batch.simple_slots());
+        self.pushed(batch, frames, moved)
+    }
+
+    #[inline(never)]
+    fn push_steps(&mut self, batch: &mut RxBatch, frames: &[u8]) -> usize {
+        let moved = self.lane.send(frames, batch.simple_slots());
+        self.pushed(batch, frames, moved)
+    }
+
+    /// The first `moved` of `frames` are in the ring.
+    #[inline(always)]
+    fn pushed(&mut self, batch: &mut RxBatch, frames: &[u8], moved: Moved) -> usize {
+        self.stats.bytes += moved.bytes;
+        self.frames += u64::from(moved.count);
+        batch.taken(moved.count as usize);
+        self.unreported += moved.count;
+        let done = moved.count as usize;
+        if self.unreported >= REPORT || done != frames.len() {
+            return self.push_rest(batch, frames, done);
+        }
+        done
+    }
+
+    /// Asks for the reports that are due, and takes a closer look at the frames that are left.
+    #[inline(never)]
+    fn push_rest(&mut self, batch: &mut RxBatch, frames: &[u8], done: usize) -> usize {
+        self.ask_for_due();
+        if done == frames.len() {
+            return done;
+        }
+        self.push_each(batch, frames, done, &TxMeta::NONE)
+    }
+
+    /// Nothing of what was just pushed has been shown to the device yet, so reports may still be asked for.
+    #[inline]
+    fn ask_for_due(&mut self) {
+        while self.unreported >= REPORT {
+            self.unreported -= REPORT;
+            self.ask(self.lane.tail().wrapping_sub(self.unreported).wrapping_sub(1));
+        }
+    }
+
+    /// Takes over free buffers, makes room, and goes round the end of the ring.
+    #[inline(never)]
+    fn push_anew(&mut self, batch: &mut RxBatch, frames: &[u8]) -> usize {
         batch.trade(&mut self.free);
-        if meta.flags.is_empty() && batch.is_simple() {
-            loop {
-                let some = self.push_simple(batch, &frames[done..]);
-                done += some;
-                // Once more behind the end of the ring.
-                if some == 0 || done == frames.len() {
-                    break;
-                }
+        let mut done = 0;
+        while batch.is_simple() && done < frames.len() {
+            let left = &frames[done..];
+            if self.room() as usize <= left.len() {
+                self.reclaim();
+            }
+            let most = self.lane.look(self.room().saturating_sub(1));
+            let moved = self.lane.send(left, batch.simple_slots());
+            self.stats.bytes += moved.bytes;
+            self.frames += u64::from(moved.count);
+            self.unreported += moved.count;
+            batch.taken(moved.count as usize);
+            self.ask_for_due();
+            done += moved.count as usize;
+            // Once more behind the end of the ring, unless something needs a closer look.
+            if moved.count == 0 || moved.count < most {
+                break;
             }
         }
-        // What is left, if anything, needs a closer look.
+        self.push_each(batch, frames, done, &TxMeta::NONE)
+    }
+
+    /// Takes a closer look at each of `frames` from `done` on.
+    #[inline(never)]
+    fn push_each(&mut self, batch: &mut RxBatch, frames: &[u8], mut done: usize, meta: &TxMeta) -> usize {
         for frame in frames.get(done..).unwrap_or_default() {
             if self.push(batch.slots_of(usize::from(*frame)), meta).is_err() {
                 break;
@@ -182,40 +268,11 @@ impl TxRing {
         done
     }
 
-    /// The common case: frames of one buffer each, without requests. Stops at the first frame that is not as simple.
-    ///
-    /// Not inlined: alone, its loop has registers enough.
-    #[inline(never)]
-    fn push_simple(&mut self, batch: &mut RxBatch, frames: &[u8]) -> usize {
-        if (self.room() as usize) <= frames.len() {
-            self.reclaim();
-        }
-        let frames = frames
-            .get(..(self.room() as usize).saturating_sub(1))
-            .unwrap_or(frames);
-        let Some(mut lane) = Lane::new(&self.ring, &mut self.shadow, self.path) else {
-            return 0;
-        };
-        let moved = lane.send(self.tail, frames, batch.simple_slots(), &self.plan);
-        // Nothing of this has been shown to the device yet, so reports may still be asked for.
-        let mut report = self.tail.wrapping_sub(self.unreported).wrapping_add(REPORT - 1);
-        self.tail = self.tail.wrapping_add(moved.count);
-        self.unreported += moved.count;
-        while self.unreported >= REPORT {
-            self.unreported -= REPORT;
-            self.ask(report);
-            report = report.wrapping_add(REPORT);
-        }
-        self.stats.bytes += moved.bytes;
-        self.frames += u64::from(moved.count);
-        batch.taken(moved.count as usize);
-        moved.count as usize
-    }
-
     /// Asks for a report on a descriptor that the device has not been shown yet.
     #[inline]
     fn ask(&mut self, at: u32) {
-        self.ring.put_quad(at, 1, self.ring.quad(at, 1) | RS);
+        let ring = self.lane.ring();
+        ring.put_quad(at, 1, ring.quad(at, 1) | RS);
         self.marks.push(at);
     }
 
@@ -249,13 +306,11 @@ impl TxRing {
                 bits |= EOP;
                 if self.unreported >= REPORT {
                     bits |= RS;
-                    self.marks.push(self.tail);
+                    self.marks.push(self.lane.tail());
                     self.unreported = 0;
                 }
             }
-            self.ring.put(self.tail, [addr, bits]);
-            self.shadow.set(self.tail, handle);
-            self.tail = self.tail.wrapping_add(1);
+            self.lane.put([addr, bits], Some(handle));
         }
         self.frames += 1;
         self.stats.bytes += u64::from(total);
@@ -344,8 +399,7 @@ impl TxRing {
         }
         .encode();
         if self.context != Some(context) {
-            self.ring.put(self.tail, context);
-            self.tail = self.tail.wrapping_add(1);
+            self.lane.put(context, None);
             self.unreported += 1;
             self.stats.contexts += 1;
             self.context = Some(context);
@@ -413,49 +467,63 @@ impl TxRing {
         if self.dead || self.shared.is_closed() {
             return 0;
         }
-        // Looking for what has been sent pays once as much is under way as one report covers, or with nothing else to do.
-        if self.tail == self.rung {
+        let tail = self.lane.tail();
+        if tail == self.rung {
             self.reclaim();
             return 0;
         }
-        if self.tail.wrapping_sub(self.clean) > REPORT {
-            self.reclaim();
+        if tail.wrapping_sub(self.look_at) as i32 >= 0 || self.marks.is_empty() {
+            self.submit_slowly();
         }
-        // Nothing would ever report these few frames: ask for a report on the last one. The device has not been
-        // shown that descriptor yet, so it may still be changed.
-        if self.marks.first().is_none() {
-            self.ask(self.tail.wrapping_sub(1));
-            self.unreported = 0;
+        let told = tail & (self.ring_size() - 1);
+        if !self.doorbell.ring_mapped(told) {
+            self.ring_by_call(told);
         }
-        if self.doorbell.ring(self.tail & (self.ring.size() - 1)).is_err() {
-            self.dead = true;
-        }
-        self.rung = self.tail;
+        self.rung = tail;
         self.stats.doorbells += 1;
         self.stats.frames += self.frames;
         std::mem::take(&mut self.frames) as usize
     }
 
+    /// The doorbell of a device whose registers are not mapped.
+    #[cold]
+    fn ring_by_call(&mut self, told: u32) {
+        if self.doorbell.ring(told).is_err() {
+            self.dead = true;
+        }
+    }
+
+    /// Looking for what has been sent pays once in as many descriptors as one report covers.
+    #[inline(never)]
+    fn submit_slowly(&mut self) {
+        let tail = self.lane.tail();
+        if tail.wrapping_sub(self.look_at) as i32 >= 0 {
+            self.look_at = tail.wrapping_add(REPORT);
+            self.reclaim();
+        }
+        // Nothing would ever report these few frames: ask for a report on the last one. The device has not been
+        // shown that descriptor yet, so it may still be changed.
+        if self.marks.is_empty() {
+            self.ask(tail.wrapping_sub(1));
+            self.unreported = 0;
+        }
+    }
+
     /// One look at the oldest reporting descriptor; when it is done, everything up to it comes back.
-    #[inline]
     pub(crate) fn reclaim(&mut self) -> usize {
         let mut end = self.clean;
         while let Some(mark) = self.marks.first() {
-            if self.ring.quad_acquire(mark, 1) & tx::DD == 0 {
+            if self.lane.ring().quad_acquire(mark, 1) & tx::DD == 0 {
                 break;
             }
             end = mark.wrapping_add(1);
             self.marks.pop();
         }
-        if end == self.clean {
+        let count = end.wrapping_sub(self.clean);
+        if count == 0 {
             return 0;
         }
-        let back = self.free.recycle(
-            &mut self.shadow,
-            self.clean,
-            end.wrapping_sub(self.clean),
-            self.path,
-        );
+        let back = self.lane.recycle(&mut self.free, self.clean, count);
         self.clean = end;
         self.stats.completed += back as u64;
         back
@@ -463,12 +531,22 @@ impl TxRing {
 
     #[inline]
     fn room(&self) -> u32 {
-        self.ring.size() - 1 - self.tail.wrapping_sub(self.clean)
+        self.ring_size() - 1 - self.lane.tail().wrapping_sub(self.clean)
     }
 
     #[inline]
     pub(crate) fn space(&self) -> usize {
         self.room() as usize
+    }
+
+    /// Reads what sending uses and no device writes: see [`harness::recall`](crate::harness::recall).
+    #[cfg(feature = "models")]
+    pub(crate) fn recall(&self) -> u64 {
+        let own = self.stats.frames ^ u64::from(self.rung) ^ u64::from(self.place.stride);
+        let marks = self.marks.slots.iter().map(|mark| u64::from(*mark)).sum::<u64>();
+        own.wrapping_add(marks)
+            .wrapping_add(self.lane.read_record())
+            .wrapping_add(self.free.read())
     }
 
     /// Everything that sending writes, as addresses, for the layout's test.
@@ -477,8 +555,8 @@ impl TxRing {
         let at = std::ptr::from_ref(self) as usize;
         let mut written = vec![
             ("tx queue", at..at + size_of::<TxRing>()),
-            ("tx descriptors", self.ring.addresses()),
-            ("tx record", self.shadow.addresses()),
+            ("tx descriptors", self.lane.ring().addresses()),
+            ("tx record", self.lane.record_addresses()),
             ("tx doorbell", self.doorbell.addresses()),
         ];
         written.extend(self.free.addresses().map(|range| ("tx free stack", range)));
@@ -497,8 +575,9 @@ impl TxRing {
         self.free.region()
     }
 
+    #[inline]
     pub(crate) fn ring_size(&self) -> u32 {
-        self.ring.size()
+        self.lane.ring().size()
     }
 
     pub(crate) fn is_alive(&self) -> bool {
@@ -516,7 +595,6 @@ const _: () = assert!(align_of::<TxRing>() >= 64 && size_of::<TxRing>().is_multi
 impl Drop for TxRing {
     fn drop(&mut self) {
         // The device may still read the buffers; only the port knows when it has let go of them.
-        let shadow = std::mem::replace(&mut self.shadow, Shadow::new(1));
-        self.shared.orphan(self.id, shadow);
+        self.shared.orphan(self.id, self.lane.take_record());
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`DmaMemory`] is a sealed memfd on hugepages, mapped here and, by its fd, by the device's side.
 //! - [`Ring`] is a descriptor ring in such memory: atomic quadwords, no references, device-written values read once.
-//!   A [`Lane`] is a ring and the record of its buffers for one hot loop.
+//!   An [`RxLane`] or [`TxLane`] is a ring and the record of its buffers for one hot loop.
 //! - [`Region`] cuts memory into packet buffers. A [`Handle`] is the right to use one of them: it cannot be copied, and
 //!   dropping it gives the buffer back.
 //! - Free buffers lie on a [`FreeStack`] a thread and in the region's [`Depot`] behind it, so that one thread may only
@@ -40,7 +40,7 @@ pub mod pool {
 
 #[cfg(feature = "models")]
 pub use counting::CountingAllocator;
-pub use lane::{Accept, Describe, Lane, Moved, Placement, RxPlan, TxPlan};
+pub use lane::{Accept, Describe, Moved, Placement, RxLane, RxPlan, TxLane, TxPlan};
 pub use memfd::{AllocOptions, DmaMemory, Hugepages, MemError, MemoryProvider, PageSize, require_sealed};
 pub use pool::*;
 pub use ring::{DescriptorRing16, DescriptorRing32, Ring};

@@ -17,7 +17,7 @@ use crate::simd::CpuPath;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{STEP, avx2};
 
-/// Handles that are looked at at once.
+/// Handles of which the data is found at once: a whole batch.
 #[cfg(target_arch = "x86_64")]
 const HEADS: usize = 64;
 
@@ -220,33 +220,30 @@ impl Region {
         #[cfg(target_arch = "x86_64")]
         if path.has_avx2() && slots.len() >= STEP {
             let mut starts = [const { MaybeUninit::<u64>::uninit() }; HEADS];
-            for slots in slots.chunks_mut(HEADS) {
-                // SAFETY: the path says that there is AVX2; `slots` is borrowed mutably and not longer than `starts`.
-                let n = unsafe {
-                    avx2::heads(
-                        slots.len(),
-                        slots.as_ptr().cast(),
-                        starts.as_mut_ptr().cast(),
-                        self.first_tag().bits(),
-                        Tag::MAX_INDEX,
-                        self.layout.stride,
-                    )
+            // SAFETY: the path says that there is AVX2; `slots` is borrowed mutably, and `starts` is long enough.
+            let n = unsafe {
+                avx2::heads(
+                    slots.len().min(HEADS),
+                    slots.as_ptr().cast(),
+                    starts.as_mut_ptr().cast(),
+                    self.first_tag().bits(),
+                    Tag::MAX_INDEX,
+                    self.layout.stride,
+                )
+            };
+            let base = self.base.as_ptr();
+            // By index: an iterator over two at once stays a call in a build that does not optimise at link time.
+            while done < n {
+                // SAFETY: the first `n` slots hold handles of this region whose data lies inside their buffers, and `starts` says
+                // where, from the region's first byte on. As in `buffer_mut`, each is mutably borrowed for as long as its slice
+                // lives.
+                let head = unsafe {
+                    let len = usize::from(slots.get_unchecked(done).as_ref().unwrap_unchecked().len);
+                    let start = starts.get_unchecked(done).assume_init() as usize;
+                    std::slice::from_raw_parts_mut(base.add(start), len)
                 };
-                let base = self.base.as_ptr();
-                for (start, slot) in starts[..n.min(HEADS)].iter().zip(&slots[..n.min(HEADS)]) {
-                    // SAFETY: the first `n` slots hold handles of this region whose data lies inside their buffers, and `starts`
-                    // says where, from the region's first byte on. As in `buffer_mut`, each is mutably borrowed for as long
-                    // as its slice lives.
-                    f(unsafe {
-                        let len = usize::from(slot.as_ref().unwrap_unchecked().len);
-                        let start = start.assume_init() as usize;
-                        std::slice::from_raw_parts_mut(base.add(start), len)
-                    });
-                }
-                done += n;
-                if n < slots.len() {
-                    break;
-                }
+                f(head);
+                done += 1;
             }
         }
         #[cfg(not(target_arch = "x86_64"))]

@@ -123,8 +123,8 @@ impl<const Q: usize> Ring<Q> {
         self.slot(slot)[i % Q].store(value.to_le(), Ordering::Relaxed);
     }
 
-    /// Base and slot mask, for [`Lane`](super::Lane).
-    #[inline]
+    /// Base and slot mask, for [`RxLane`](super::RxLane) and [`TxLane`](super::TxLane).
+    #[inline(always)]
     pub(super) fn parts(&self) -> (NonNull<[AtomicU64; Q]>, u32) {
         (self.base, self.mask)
     }

@@ -28,6 +28,7 @@ impl Shadow {
     }
 
     /// Number of slots.
+    #[inline]
     pub fn size(&self) -> usize {
         self.mask + 1
     }
@@ -86,8 +87,8 @@ impl Shadow {
         [&mut high[..first], &mut low[..second]]
     }
 
-    /// All slots, for [`Lane`](super::Lane).
-    #[inline]
+    /// All slots, for [`RxLane`](super::RxLane) and [`TxLane`](super::TxLane).
+    #[inline(always)]
     pub(super) fn tags(&mut self) -> &mut [Option<Tag>] {
         self.slots_mut()
     }

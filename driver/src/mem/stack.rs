@@ -47,16 +47,19 @@ impl FreeStack {
     }
 
     /// The region whose buffers lie here.
+    #[inline]
     pub fn region(&self) -> &Arc<Region> {
         &self.region
     }
 
     /// Buffers on the stack now.
+    #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// True if no buffer is on the stack (the depot may have some).
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -87,17 +90,18 @@ impl FreeStack {
         }
     }
 
-    /// The topmost buffers that are on the stack now, `want` at most. They stay there until [`used`](Self::used) takes those off
-    /// that have gone.
+    /// Behind the topmost buffer: in front of it lie [`len`](Self::len) indices, the topmost last. They stay on the stack until
+    /// [`used`](Self::used) takes those off that have gone.
     #[inline(always)]
-    pub(super) fn top(&self, want: usize) -> &[u32] {
-        &self.items[self.len.saturating_sub(want)..self.len]
+    pub(super) fn end(&self) -> *const u32 {
+        self.items.as_ptr().wrapping_add(self.len)
     }
 
-    /// The topmost `n` buffers have gone elsewhere.
+    /// The topmost `n` buffers, of which there are no fewer, have gone elsewhere.
     #[inline(always)]
     pub(super) fn used(&mut self, n: usize) {
-        self.len -= n.min(self.len);
+        debug_assert!(n <= self.len);
+        self.len = self.len.wrapping_sub(n);
         self.publish();
     }
 
@@ -153,7 +157,7 @@ impl FreeStack {
         let (mut at, slots_len) = (0, slots.len());
         #[cfg(target_arch = "x86_64")]
         if path.has_avx2()
-            && slots_len >= STEP
+            && slots_len >= 2 * STEP
             && let Some(out) = self.items.get_mut(self.len..self.len + slots.len())
         {
             // SAFETY: the path says that there is AVX2; both slices are as long as `slots`, and borrowed mutably.
@@ -289,6 +293,14 @@ impl FreeStack {
         }
         self.len = 0;
         self.publish();
+    }
+
+    /// Reads all of the stack, so that it lies in the caches; gives a number that depends on it.
+    #[cfg(feature = "models")]
+    pub(crate) fn read(&self) -> u64 {
+        self.items
+            .iter()
+            .fold(self.len as u64, |sum, index| sum.wrapping_add(u64::from(*index)))
     }
 
     /// Where buffers and level lie, for tests of the layout.

@@ -86,9 +86,58 @@ pub(crate) unsafe fn exchange(
     (at, sum(lens))
 }
 
+/// What stays the same for every frame to be sent, in registers.
+#[derive(Clone, Copy)]
+struct Sending {
+    first: __m256i,
+    foreign: __m256i,
+    base: __m256i,
+    stride: __m256i,
+    least: __m256i,
+    limit: __m256i,
+    bits: __m256i,
+    shift: __m128i,
+    short: __m256i,
+    low: __m256i,
+}
+
+/// Four frames: their descriptors, crossed as [`put_crossed`] wants them, their tags, and their lengths.
+struct Four {
+    d02: __m256i,
+    d13: __m256i,
+    tags: __m128i,
+    lens: __m256i,
+}
+
+/// Describes four frames; nothing if a slot is empty or its frame not as `k` wants it.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn describe(handles: __m256i, k: &Sending) -> Option<Four> {
+    // The index, unless the slot is empty, goes on in the next, or holds another region's buffer.
+    let index = _mm256_xor_si256(handles, k.first);
+    let len = _mm256_and_si256(_mm256_srli_epi64::<32>(handles), k.short);
+    let off = _mm256_srli_epi64::<48>(handles);
+    let bad = _mm256_or_si256(
+        _mm256_cmpgt_epi32(_mm256_add_epi64(off, len), k.limit),
+        _mm256_cmpgt_epi32(k.least, len),
+    );
+    let bad = _mm256_or_si256(bad, _mm256_and_si256(index, k.foreign));
+    if _mm256_testz_si256(bad, bad) == 0 {
+        return None;
+    }
+    let addr = _mm256_add_epi64(times(index, k.stride), _mm256_add_epi64(k.base, off));
+    let last = _mm256_add_epi64(_mm256_sll_epi64(len, k.shift), _mm256_add_epi64(k.bits, len));
+    Some(Four {
+        d02: _mm256_unpacklo_epi64(addr, last),
+        d13: _mm256_unpackhi_epi64(addr, last),
+        tags: _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(handles, k.low)),
+        lens: len,
+    })
+}
+
 /// Puts whole steps of frames of one buffer into at most `n` descriptors, and takes their handles. Gives how many it put and
-/// the sum of their lengths. Stops in front of a step that `frames` does not number upwards one by one, or in which a slot is
-/// empty or its frame not as `k` wants it.
+/// the sum of their lengths. Stops in front of a step whose `frames` do not go upwards, or in which a slot is empty or its
+/// frame not as `k` wants it.
 ///
 /// # Safety
 /// The processor has AVX2. `ring`, `tags` and `frames` are valid for `n` elements, `slots` for `places` handles, empty or not,
@@ -105,16 +154,22 @@ pub(crate) unsafe fn send(
     k: &Transmit,
 ) -> (usize, u64) {
     let all = |x: u64| _mm256_set1_epi64x(x as i64);
-    let (first, foreign) = (all(k.first), all(k.foreign));
-    let (base, least, limit) = (all(k.base), all(k.least), all(k.limit));
-    // Only the lower half of each quadword is multiplied.
-    let stride = _mm256_set1_epi32(k.stride as i32);
-    let (bits, shift, short) = (all(k.bits), _mm_cvtsi32_si128(k.shift as i32), all(0xffff));
-    let low = _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6);
-    let zero = _mm256_setzero_si256();
-    let mut lens = zero;
+    let known = Sending {
+        first: all(k.first),
+        foreign: all(k.foreign),
+        base: all(k.base),
+        // Only the lower half of each quadword is multiplied.
+        stride: _mm256_set1_epi32(k.stride as i32),
+        least: all(k.least),
+        limit: all(k.limit),
+        bits: all(k.bits),
+        shift: _mm_cvtsi32_si128(k.shift as i32),
+        short: all(0xffff),
+        low: _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6),
+    };
+    let mut lens = _mm256_setzero_si256();
     let mut at = 0;
-    'runs: while at + STEP <= n {
+    while at + STEP <= n {
         // SAFETY: `at` is below `n`.
         let from = unsafe { *frames.add(at) };
         // The first four of a run that goes on upwards one by one, through as many places as there are.
@@ -123,7 +178,7 @@ pub(crate) unsafe fn send(
             .wrapping_add(0x0302_0100);
         let run = (n - at).min(places.saturating_sub(usize::from(from)));
         let (start, end) = (at, at + run - run % STEP);
-        let mut slots = slots.wrapping_add(usize::from(from));
+        let mut slots_at = slots.wrapping_add(usize::from(from));
         while at != end {
             // SAFETY: `at + 4` is at most `n`.
             if u32::from_le(unsafe { frames.add(at).cast::<u32>().read_unaligned() }) != upwards {
@@ -137,43 +192,62 @@ pub(crate) unsafe fn send(
             unsafe {
                 asm!(
                     "vmovdqu {h}, [{p}]",
-                    p = in(reg) slots,
+                    p = in(reg) slots_at,
                     h = out(ymm_reg) handles,
                     options(nostack, preserves_flags, readonly),
                 );
             }
-            // The index, unless the slot is empty, goes on in the next, or holds another region's buffer.
-            let index = _mm256_xor_si256(handles, first);
-            let len = _mm256_and_si256(_mm256_srli_epi64::<32>(handles), short);
-            let off = _mm256_srli_epi64::<48>(handles);
-            let bad = _mm256_or_si256(
-                _mm256_cmpgt_epi32(_mm256_add_epi64(off, len), limit),
-                _mm256_cmpgt_epi32(least, len),
-            );
-            let bad = _mm256_or_si256(bad, _mm256_and_si256(index, foreign));
-            if _mm256_testz_si256(bad, bad) == 0 {
-                break 'runs;
-            }
-            lens = _mm256_add_epi64(lens, len);
-            let addr = _mm256_add_epi64(times(index, stride), _mm256_add_epi64(base, off));
-            let last = _mm256_add_epi64(_mm256_sll_epi64(len, shift), _mm256_add_epi64(bits, len));
-            let buffers = _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(handles, low));
+            let Some(four) = describe(handles, &known) else {
+                return (at, sum(lens));
+            };
+            lens = _mm256_add_epi64(lens, four.lens);
             // SAFETY: as above. The device has not been shown these descriptors.
             unsafe {
-                put_crossed(
-                    ring.add(at),
-                    _mm256_unpacklo_epi64(addr, last),
-                    _mm256_unpackhi_epi64(addr, last),
-                );
-                _mm_storeu_si128(tags.add(at).cast(), buffers);
-                _mm256_storeu_si256(slots.cast(), zero);
+                put_crossed(ring.add(at), four.d02, four.d13);
+                _mm_storeu_si128(tags.add(at).cast(), four.tags);
+                _mm256_storeu_si256(slots_at.cast(), _mm256_setzero_si256());
             }
             at += STEP;
-            slots = slots.wrapping_add(STEP);
+            slots_at = slots_at.wrapping_add(STEP);
         }
-        if at == start {
+        if at != start {
+            continue;
+        }
+        // Four that go upwards with gaps, as a list of those has that leave by one queue of several. Each number is higher
+        // than the one before, so none is there twice, and the last is below `places`, so all are.
+        // SAFETY: `at + 4` is at most `n`.
+        let numbers = unsafe { frames.add(at).cast::<[u8; STEP]>().read() };
+        let wide = _mm_cvtepu8_epi32(_mm_cvtsi32_si128(i32::from_le_bytes(numbers)));
+        let higher = _mm_cmpgt_epi32(_mm_shuffle_epi32::<0b11_11_10_01>(wide), wide);
+        if _mm_movemask_ps(_mm_castsi128_ps(higher)) != 0b0111 || usize::from(numbers[STEP - 1]) >= places {
             break;
         }
+        let handles: __m256i;
+        // SAFETY: the four places are there, as just seen. In assembly as above.
+        unsafe {
+            asm!(
+                "vpcmpeqd {m}, {m}, {m}",
+                "vpgatherdq {h}, [{p} + {i:x} * 8], {m}",
+                p = in(reg) slots,
+                i = in(xmm_reg) wide,
+                m = out(ymm_reg) _,
+                h = out(ymm_reg) handles,
+                options(nostack, preserves_flags, readonly),
+            );
+        }
+        let Some(four) = describe(handles, &known) else {
+            break;
+        };
+        lens = _mm256_add_epi64(lens, four.lens);
+        // SAFETY: as above.
+        unsafe {
+            put_crossed(ring.add(at), four.d02, four.d13);
+            _mm_storeu_si128(tags.add(at).cast(), four.tags);
+            for number in numbers {
+                slots.add(usize::from(number)).write(0);
+            }
+        }
+        at += STEP;
     }
     (at, sum(lens))
 }

@@ -1,7 +1,7 @@
 //! Loops over several packets at once, and which of them this processor can run.
 //!
 //! Everything here works on pieces in which nothing wraps, of rings of 16-byte descriptors and of the records beside them;
-//! [`mem::Lane`](crate::mem::Lane) cuts the pieces and knows what lies in them. What a loop here leaves, because it was
+//! [`mem::RxLane`](crate::mem::RxLane) and [`mem::TxLane`](crate::mem::TxLane) cut the pieces and know what lies in them. What a loop here leaves, because it was
 //! fewer than [`STEP`] or something about it was unusual, the scalar loops take.
 
 #![allow(unsafe_code)]

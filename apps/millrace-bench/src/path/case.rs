@@ -27,7 +27,7 @@ pub enum State {
     #[serde(rename = "warm")]
     #[value(name = "warm")]
     Warm,
-    /// Pushed out of this core's own caches into the shared one
+    /// In the shared cache, as a NIC leaves them; what the driver keeps for itself is in this core's own
     #[serde(rename = "L3")]
     #[value(name = "L3", alias = "l3")]
     L3,

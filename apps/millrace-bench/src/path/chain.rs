@@ -4,11 +4,12 @@
 use super::rig::{Stage, Watch};
 use crate::BenchError;
 use arrayvec::ArrayVec;
-use millrace_driver::harness::Harness;
+use millrace_driver::harness::{Harness, recall};
 use millrace_driver::queue::{BATCH, RxBatch, RxQueue, TxMeta, TxQueue};
 use millrace_driver::steering::TxSteering;
 use millrace_ebpf::{EngineKind, Instance, Loader, Object, Verdict, XdpAction, XdpBuff};
 use millrace_nic_models::packet::build::Frame;
+use std::hint::black_box;
 use std::net::Ipv4Addr;
 
 /// `bpf/chain.bpf.c`: swaps addresses and sends the frame back.
@@ -29,7 +30,7 @@ pub struct Chain {
     /// The second queue pair, of which only the sending half is used.
     nic: Harness,
     tx: TxQueue,
-    _rx: RxQueue,
+    rx: RxQueue,
     /// Frames that were not sent: the program wanted something else, or a ring was full.
     pub lost: u64,
 }
@@ -53,7 +54,7 @@ impl Chain {
             out: Default::default(),
             nic,
             tx,
-            _rx: rx,
+            rx,
             lost: 0,
         })
     }
@@ -61,6 +62,11 @@ impl Chain {
     /// What the second queue has sent, as the NIC takes it.
     pub fn transmit_all(&mut self) -> u32 {
         self.nic.tx.transmit_all()
+    }
+
+    /// What the driver keeps for itself of the second queue: see [`recall`].
+    pub fn recall(&self) {
+        black_box(recall(&self.rx, &self.tx, &RxBatch::new()));
     }
 
     /// Deals with `n` frames that a poll has brought.
@@ -104,21 +110,24 @@ impl Chain {
     /// Where each frame goes.
     #[inline(always)]
     fn sort(&mut self, batch: &mut RxBatch, n: usize) {
-        self.out.iter_mut().for_each(ArrayVec::clear);
-        let frames = self.verdicts.iter().zip(&self.extents).enumerate().take(n);
-        for (i, (verdict, (off, len))) in frames {
-            if verdict.action() != XdpAction::Tx {
-                self.lost += 1;
-                continue;
+        let out = &mut self.out;
+        out.iter_mut().for_each(ArrayVec::clear);
+        batch.set_all_data(self.extents[..n].iter().copied());
+        let mut going = 0;
+        let frames = self.verdicts[..n].iter().zip(batch.raws16()).zip(0..);
+        let to_send = frames
+            .filter(|((verdict, _), _)| verdict.action() == XdpAction::Tx)
+            .map(|((_, raw), i)| (i, (raw[0] >> 32) as u32));
+        self.steering.spread(Some(0), 0, to_send, |queue, i: u8| {
+            // A batch has no more frames than a list has room.
+            if out
+                .get_mut(usize::from(queue))
+                .is_some_and(|out| out.try_push(i).is_ok())
+            {
+                going += 1;
             }
-            batch.set_data(i, *off, *len);
-            let hash = || batch.raws16().get(i).map_or(0, |raw| (raw[0] >> 32) as u32);
-            let queue = self.steering.choose_with(Some(0), 0, hash, None);
-            if let Some(out) = self.out.get_mut(usize::from(queue)) {
-                // A batch has no more frames than a list has room.
-                let _ = out.try_push(i as u8);
-            }
-        }
+        });
+        self.lost += n as u64 - going;
     }
 }
 

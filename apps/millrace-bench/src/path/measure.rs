@@ -6,6 +6,7 @@ use super::peer::{Absent, Peer};
 use super::rig::{Rig, STAGES, Stage, Unwatched, Watch};
 use crate::report::{Summary, round};
 use crate::{BenchError, clock, step};
+use memmap2::{Advice, MmapMut};
 use serde::Serialize;
 use std::hint::black_box;
 
@@ -44,7 +45,9 @@ pub struct Share {
 pub struct Turns {
     rig: Rig,
     floor: Floor,
-    thrash: Option<Vec<u64>>,
+    /// Memory that is read to push out everything else, and whether what the driver keeps for itself comes back.
+    thrash: Option<MmapMut>,
+    recall: bool,
     /// Frames of a turn: half a ring.
     frames: u32,
     /// Frames of the last turn, which the NIC has yet to send.
@@ -62,7 +65,8 @@ impl Turns {
         let mut turns = Turns {
             floor: Floor::new(case, rig.page_bytes())?,
             rig,
-            thrash: (bytes > 0).then(|| vec![1; bytes / 8]),
+            thrash: (bytes > 0).then(|| thrash(bytes)).transpose()?,
+            recall: case.state == State::L3,
             frames: case.ring / 2,
             last: 0,
         };
@@ -82,6 +86,9 @@ impl Turns {
         self.rig.supply(self.last, self.frames)?;
         self.last = self.frames;
         self.push_out();
+        if self.recall {
+            self.rig.recall();
+        }
         Ok(turn(&mut self.rig, self.frames as usize))
     }
 
@@ -94,15 +101,10 @@ impl Turns {
     /// Reads so much memory that what lay in the caches above no longer does.
     fn push_out(&mut self) {
         if let Some(thrash) = &mut self.thrash {
-            let sum: u64 = thrash
-                .iter_mut()
-                .step_by(8)
-                .map(|line| {
-                    *line = line.wrapping_add(1);
-                    *line
-                })
-                .sum();
-            black_box(sum);
+            for line in thrash.iter_mut().step_by(64) {
+                *line = line.wrapping_add(1);
+            }
+            black_box(thrash.first());
         }
     }
 
@@ -205,6 +207,17 @@ impl Turns {
             })
             .collect())
     }
+}
+
+/// Memory to push out what lies in the caches, on large pages if the system gives some: small ones would also push out most
+/// of what the processor knows of pages, which no NIC does.
+fn thrash(bytes: usize) -> Result<MmapMut, BenchError> {
+    let mut memory =
+        MmapMut::map_anon(bytes.next_multiple_of(2 << 20) + (2 << 20)).map_err(BenchError::Memory)?;
+    // Only a request: without it the bench measures a little more than it should.
+    let _ = memory.advise(Advice::HugePage);
+    memory.fill(1);
+    Ok(memory)
 }
 
 struct Timed {

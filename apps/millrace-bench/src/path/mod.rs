@@ -248,8 +248,8 @@ pub fn run(args: &Args) -> Result<(), BenchError> {
         "vs floor: the median turn over that of a scalar loop that touches only descriptors and the frames' first line, \
          interleaved turn by turn"
             .to_owned(),
-        "L3, cold: before each turn, of both, the bench writes over twice the L2, or L3, cache, so the driver's own records \
-         are out too"
+        "L3: before each turn, of both, the bench writes over twice the L2 cache and reads the driver's own records back in, so \
+         descriptors and frames lie in L3, as after DDIO; cold: it writes over twice the L3 cache, and the records are out too"
             .to_owned(),
         instructions.to_owned(),
         format!(

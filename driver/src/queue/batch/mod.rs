@@ -1,14 +1,16 @@
 //! What one poll brings: up to 64 buffers with their raw write-backs.
+//!
+//! Here is what a batch holds and how queues fill and empty it; [`frames`] looks at one frame of it, [`views`] at all.
 
 use std::sync::Arc;
 
-use zerocopy::IntoBytes;
-
-use crate::mem::{Frame, FreeStack, Handle, Region};
+use crate::mem::{FreeStack, Handle, Region};
 use crate::simd::CpuPath;
 
-use super::meta::{TxMeta, TxRefused};
-use super::tx::TxQueue;
+mod frames;
+mod views;
+
+pub use views::{BufferView, FramesMut};
 
 /// Buffers a batch holds.
 pub const BATCH: usize = 64;
@@ -26,6 +28,9 @@ pub const MAX_RUN: usize = 16;
 /// worker and use it again and again: it is large and nothing in it is allocated per poll. It shares cache lines with nothing.
 #[repr(align(64))]
 pub struct RxBatch {
+    /// The queue that this batch is ready to be filled by again, once it is empty: everything else that a poll sets is as that
+    /// queue wants it, and `listed` is not set. 0 for none.
+    filler: u64,
     region: Option<Arc<Region>>,
     /// Free buffers on their way from the TX queue to the RX queue of the same worker.
     spare: Option<FreeStack>,
@@ -53,28 +58,11 @@ pub struct RxBatch {
     raw: [[[u64; 2]; BATCH]; 2],
 }
 
-/// One buffer of a batch, for a caller that looks at all of them at once.
-#[derive(Debug)]
-pub struct BufferView<'a> {
-    /// Frame the buffer belongs to.
-    pub frame: usize,
-    /// The whole buffer, headroom included.
-    pub buffer: &'a mut [u8],
-    /// Offset of the data in it.
-    pub off: usize,
-    /// Bytes of data.
-    pub len: usize,
-    /// The raw write-back: this buffer's in [`RxBatch::split_buffers_mut`]; in
-    /// [`RxBatch::split_frames_mut`] the frame's last, which carries the frame's metadata.
-    pub raw: &'a [u8],
-    /// The frame goes on in the next buffer.
-    pub more: bool,
-}
-
 impl RxBatch {
     /// An empty batch.
     pub fn new() -> RxBatch {
         RxBatch {
+            filler: 0,
             region: None,
             spare: None,
             trade_at: usize::MAX,
@@ -155,195 +143,6 @@ impl RxBatch {
         start..end.min(BATCH)
     }
 
-    /// Buffers of frame `i`; 0 if it does not exist.
-    pub fn frame_buffers(&self, i: usize) -> usize {
-        self.run(i).len()
-    }
-
-    /// Bytes of frame `i` in all its buffers; 0 once it was taken out.
-    pub fn frame_len(&self, i: usize) -> usize {
-        self.slots[self.run(i)]
-            .iter()
-            .flatten()
-            .map(|h| usize::from(h.len))
-            .sum()
-    }
-
-    /// Whether frame `i` is still in the batch.
-    #[inline]
-    pub fn holds(&self, i: usize) -> bool {
-        self.slots[self.run(i)].first().is_some_and(Option::is_some)
-    }
-
-    /// The bytes of frame `i` in its first buffer, where the headers are; empty once it was taken out.
-    pub fn data(&self, i: usize) -> &[u8] {
-        self.chunk(i, 0)
-    }
-
-    /// The bytes of frame `i` in its buffer `k`.
-    pub fn chunk(&self, i: usize, k: usize) -> &[u8] {
-        match (&self.region, self.slots[self.run(i)].get(k)) {
-            (Some(region), Some(Some(handle))) => region.data(handle),
-            _ => &[],
-        }
-    }
-
-    /// The bytes of frame `i` in its first buffer, for writing.
-    pub fn data_mut(&mut self, i: usize) -> &mut [u8] {
-        let run = self.run(i);
-        match (&self.region, self.slots[run].first_mut()) {
-            (Some(region), Some(Some(handle))) => region.data_mut(handle),
-            _ => &mut [],
-        }
-    }
-
-    /// The whole first buffer of frame `i`, headroom included.
-    pub fn buffer_mut(&mut self, i: usize) -> &mut [u8] {
-        let run = self.run(i);
-        match (&self.region, self.slots[run].first_mut()) {
-            (Some(region), Some(Some(handle))) => region.buffer_mut(handle),
-            _ => &mut [],
-        }
-    }
-
-    /// Where the data of frame `i` lies in its first buffer: offset and length.
-    pub fn data_range(&self, i: usize) -> Option<(usize, usize)> {
-        let handle = self.slots[self.run(i)].first()?.as_ref()?;
-        Some((usize::from(handle.off), usize::from(handle.len)))
-    }
-
-    /// Moves the data of frame `i` in its first buffer, after a program has adjusted head or tail. Returns
-    /// `false`, and changes nothing, if that does not lie inside the buffer or the frame is gone.
-    #[inline]
-    pub fn set_data(&mut self, i: usize, off: usize, len: usize) -> bool {
-        let run = self.run(i);
-        let (Some(region), Some(Some(handle))) = (&self.region, self.slots[run].first_mut()) else {
-            return false;
-        };
-        let stride = region.layout().stride as usize;
-        if off > stride || len > stride - off || len > usize::from(u16::MAX) || off > usize::from(u16::MAX) {
-            return false;
-        }
-        handle.off = off as u16;
-        handle.len = len as u16;
-        true
-    }
-
-    /// Changes the length of buffer `k` of frame `i`, which is not its first, after a program has moved the frame's tail; with
-    /// 0 the buffer goes home. Returns `false`, and changes nothing, if the bytes do not lie inside the buffer.
-    pub fn set_chunk_len(&mut self, i: usize, k: usize, len: usize) -> bool {
-        let run = self.run(i);
-        let Some(region) = &self.region else { return false };
-        let stride = region.layout().stride as usize;
-        let slots = &mut self.slots[run];
-        let Some((before, slots)) = slots.split_at_mut_checked(k) else {
-            return false;
-        };
-        let (Some(last), Some(slot)) = (before.last_mut(), slots.first_mut()) else {
-            return false;
-        };
-        match slot {
-            Some(handle)
-                if len > 0 && usize::from(handle.off) + len <= stride && len <= usize::from(u16::MAX) =>
-            {
-                handle.len = len as u16;
-                true
-            }
-            Some(_) if len == 0 => {
-                *slot = None;
-                if let Some(last) = last {
-                    last.set_more(false);
-                }
-                self.held = self.held.saturating_sub(1);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Whether frame `i` has all the buffers it came with.
-    pub fn is_whole(&self, i: usize) -> bool {
-        self.slots[self.run(i)].iter().all(Option::is_some)
-    }
-
-    /// The raw write-back that carries the metadata of frame `i` (its last descriptor's): 16 or 32 bytes, to
-    /// be read with the queue's [`HintLayout`](crate::hint::HintLayout).
-    #[inline]
-    pub fn raw(&self, i: usize) -> &[u8] {
-        match self.run(i).last() {
-            Some(slot) => self.raw.as_flattened()
-                [slot * usize::from(self.units)..(slot + 1) * usize::from(self.units)]
-                .as_bytes(),
-            None => &[],
-        }
-    }
-
-    /// All buffers still in the batch, at once and disjoint.
-    pub fn split_buffers_mut(&mut self) -> impl Iterator<Item = BufferView<'_>> {
-        let RxBatch {
-            region,
-            used,
-            slots,
-            first,
-            raw,
-            units,
-            frames,
-            ..
-        } = self;
-        let mut frame = 0;
-        let (region, first, frames) = (region.as_deref(), &*first, *frames);
-        slots[..*used]
-            .iter_mut()
-            .zip(raw.as_flattened().chunks_exact(usize::from(*units)))
-            .enumerate()
-            .filter_map(move |(i, (slot, raw))| {
-                while frame + 1 < frames && usize::from(first[frame + 1]) <= i {
-                    frame += 1;
-                }
-                Some(view(region?, slot.as_mut()?, raw.as_bytes(), frame))
-            })
-    }
-
-    /// The first buffer of every frame still in the batch, at once and disjoint: what programs run over.
-    #[inline]
-    pub fn split_frames_mut(&mut self) -> FramesMut<'_> {
-        FramesMut {
-            region: self.region.as_deref(),
-            slots: self.slots[..self.used].iter_mut(),
-            raw: self.raw.as_bytes().chunks_exact(16 * usize::from(self.units)),
-            first: &self.first,
-            simple: !self.listed,
-            frame: 0,
-            at: 0,
-        }
-    }
-
-    /// Calls `f` with the bytes of every frame still in the batch in its first buffer, in order.
-    #[inline]
-    pub fn for_each_head(&mut self, f: impl FnMut(&mut [u8])) {
-        if self.listed {
-            self.split_frames_mut()
-                .filter_map(|v| v.buffer.get_mut(v.off..v.off + v.len))
-                .for_each(f);
-        } else if let Some(region) = &self.region {
-            region.for_each_head(&mut self.slots[..self.used], self.path, f);
-        }
-    }
-
-    /// Takes frame `i` out of the batch, to keep it or hand it to another thread.
-    pub fn take(&mut self, i: usize) -> Option<Frame> {
-        let region = self.region.clone()?;
-        let run = self.run(i);
-        Frame::new(region, self.slots[run].iter_mut().filter_map(Option::take)).ok()
-    }
-
-    /// Moves frame `i` to a TX queue. If the queue refuses it, the frame stays in the batch.
-    #[inline]
-    pub fn move_to(&mut self, i: usize, tx: &mut TxQueue, meta: &TxMeta) -> Result<(), TxRefused> {
-        let run = self.run(i);
-        tx.push_slots(&mut self.slots[run], meta)
-    }
-
     /// Gives every buffer that is left back to its region. Polling does the same, cheaper.
     pub fn clear(&mut self) {
         self.slots[..self.used].iter_mut().for_each(|s| drop(s.take()));
@@ -367,10 +166,30 @@ impl RxBatch {
         self.listed = false;
     }
 
-    /// Makes the batch ready for a queue's poll: leftovers go to `stack`, and that gets buffers for a poll if it can.
-    #[inline]
-    pub(crate) fn begin(&mut self, stack: &mut FreeStack, rx_queue: u16, units: u8, path: CpuPath) {
+    /// Whether the batch needs no [`begin`](Self::begin) by the queue of this key once it is empty: that was the last to begin.
+    #[inline(always)]
+    pub(crate) fn is_for(&self, key: u64) -> bool {
+        self.filler == key
+    }
+
+    /// Whether nothing is left of what a poll brought.
+    #[inline(always)]
+    pub(crate) fn is_spent(&self) -> bool {
+        self.held == 0
+    }
+
+    /// The slots in use, for their buffers to be taken out of all of them.
+    #[inline(always)]
+    pub(crate) fn spend(&mut self) -> &mut [Option<Handle>] {
+        self.held = 0;
+        &mut self.slots[..self.used]
+    }
+
+    /// Makes the batch ready for a queue's poll: leftovers go to `stack`, and that gets buffers for a poll if it can. `key` is
+    /// the queue's own in this process.
+    pub(crate) fn begin(&mut self, stack: &mut FreeStack, key: u64, rx_queue: u16, units: u8, path: CpuPath) {
         self.clear_to(stack, path);
+        self.filler = key;
         self.rx_queue = rx_queue;
         self.units = units;
         self.path = path;
@@ -387,6 +206,7 @@ impl RxBatch {
     /// sender may have many batches.
     pub(crate) fn begin_sending(&mut self, stack: &mut FreeStack, path: CpuPath) {
         self.clear_to(stack, path);
+        self.filler = 0;
         self.units = 1;
         self.path = path;
         if !self
@@ -425,9 +245,15 @@ impl RxBatch {
     /// that receives and sends never goes to the depot.
     #[inline]
     pub(crate) fn trade(&mut self, stack: &mut FreeStack) {
-        if stack.len() >= self.trade_at {
+        if self.wants(stack) {
             self.trade_full(stack);
         }
+    }
+
+    /// Whether [`trade`](Self::trade) would take them over.
+    #[inline(always)]
+    pub(crate) fn wants(&self, stack: &FreeStack) -> bool {
+        stack.len() >= self.trade_at
     }
 
     #[cold]
@@ -440,6 +266,15 @@ impl RxBatch {
         }
         // Enough for the RX queue until it has taken these.
         self.trade_at = usize::MAX;
+    }
+
+    /// Reads all of the batch: see [`harness::recall`](crate::harness::recall).
+    #[cfg(feature = "models")]
+    pub(crate) fn recall(&self) -> u64 {
+        let held = self.slots.iter().flatten().count() as u64;
+        let raw = self.raw.as_flattened().as_flattened();
+        raw.iter()
+            .fold(held ^ self.filler, |sum, quad| sum.wrapping_add(*quad))
     }
 
     /// Buffers that still fit.
@@ -464,7 +299,7 @@ impl RxBatch {
     #[inline]
     pub(crate) fn places16(&mut self) -> (&mut [Option<Handle>; BATCH], &mut [[u64; 2]; BATCH]) {
         debug_assert_eq!(
-            self.used, 0,
+            self.held, 0,
             "only a batch without buffers has all its places empty"
         );
         (&mut self.slots, &mut self.raw[0])
@@ -493,6 +328,7 @@ impl RxBatch {
                 .take(self.frames + 1)
                 .for_each(|(i, f)| *f = i as u8);
             self.listed = true;
+            self.filler = 0;
         }
         self.frames = (self.frames & SLOT) + 1;
         self.first[self.frames] = self.used as u8;
@@ -513,76 +349,13 @@ impl RxBatch {
     /// `n` buffers were taken out of the slots that [`simple_slots`](Self::simple_slots) gave.
     #[inline]
     pub(crate) fn taken(&mut self, n: usize) {
-        self.held = self.held.saturating_sub(n);
+        debug_assert!(n <= self.held);
+        self.held = self.held.wrapping_sub(n);
     }
 
     pub(crate) fn slots_of(&mut self, i: usize) -> &mut [Option<Handle>] {
         let run = self.run(i);
         &mut self.slots[run]
-    }
-}
-
-/// The first buffers of a batch's frames: see [`RxBatch::split_frames_mut`].
-#[derive(Debug)]
-pub struct FramesMut<'a> {
-    region: Option<&'a Region>,
-    slots: std::slice::IterMut<'a, Option<Handle>>,
-    raw: std::slice::ChunksExact<'a, u8>,
-    first: &'a [u8; BATCH + 1],
-    /// Every frame is one buffer.
-    simple: bool,
-    frame: usize,
-    at: usize,
-}
-
-impl<'a> Iterator for FramesMut<'a> {
-    type Item = BufferView<'a>;
-
-    #[inline]
-    fn next(&mut self) -> Option<BufferView<'a>> {
-        loop {
-            let slot = self.slots.next()?;
-            let mut raw = self.raw.next()?;
-            let frame = self.frame;
-            self.frame += 1;
-            if !self.simple {
-                raw = self.skip_rest(frame, raw);
-            }
-            if let Some(handle) = slot.as_mut() {
-                return Some(view(self.region?, handle, raw, frame));
-            }
-        }
-    }
-}
-
-impl<'a> FramesMut<'a> {
-    /// Goes on to the next frame's first slot; gives the raw bytes of this frame's last.
-    #[cold]
-    fn skip_rest(&mut self, frame: usize, mut raw: &'a [u8]) -> &'a [u8] {
-        self.at += 1;
-        while self
-            .first
-            .get(frame + 1)
-            .is_some_and(|next| usize::from(*next) > self.at)
-        {
-            self.slots.next();
-            raw = self.raw.next().unwrap_or(raw);
-            self.at += 1;
-        }
-        raw
-    }
-}
-
-#[inline]
-fn view<'a>(region: &'a Region, handle: &'a mut Handle, raw: &'a [u8], frame: usize) -> BufferView<'a> {
-    let (off, len, more) = (usize::from(handle.off), usize::from(handle.len), handle.more());
-    BufferView {
-        frame,
-        buffer: region.buffer_mut(handle),
-        off,
-        len,
-        raw,
-        more,
     }
 }
 
