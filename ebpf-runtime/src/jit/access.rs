@@ -9,7 +9,7 @@ use super::state::offset;
 use super::track::{Access, Place};
 use crate::insn::{self, Insn, atomic};
 
-fn int(len: i32) -> Type {
+pub(super) fn int(len: i32) -> Type {
     match len {
         1 => types::I8,
         2 => types::I16,
@@ -56,20 +56,59 @@ impl Translator<'_, '_> {
             Some(place) => {
                 let own = self.env.facts.frame_offset(at);
                 let own = own.filter(|_| place == Place::Stack && !signed);
-                if let Some(value) = own.and_then(|off| self.known_word(off, access.len)) {
-                    return self.set(insn.dst, value);
+                match own.and_then(|off| self.known_word(off, access.len)) {
+                    Some(value) => value,
+                    None if signed => self.load_signed(place, base, off, access.len),
+                    None => self.load_unsigned(place, base, off, access.len),
                 }
-                let flags = self.flags(place);
-                let value = self.b.ins().load(int(access.len), flags, base, off);
-                self.widened(value, access.len, signed)
             }
-            None => self.checked_load(base, &access, off, signed, at),
+            None => {
+                self.touch_anything();
+                self.checked_load(base, &access, off, signed, at)
+            }
         };
         self.set(insn.dst, value);
     }
 
+    /// Before an access that may be to anything.
+    fn touch_anything(&mut self) {
+        self.flush();
+        self.bytes.forget_loads();
+    }
+
+    fn load_signed(&mut self, place: Place, base: Value, off: i32, len: i32) -> Value {
+        if matches!(place, Place::Packet | Place::Mixed) {
+            self.flush();
+        }
+        let flags = self.flags(place);
+        let value = self.b.ins().load(int(len), flags, base, off);
+        self.widened(value, len, true)
+    }
+
+    fn load_unsigned(&mut self, place: Place, base: Value, off: i32, len: i32) -> Value {
+        let (root, from) = self.bytes.root(base);
+        let frame = from
+            .checked_add(off)
+            .filter(|_| place == Place::Packet && self.merges);
+        if let Some(value) = frame.and_then(|at| self.held_back(root, at, len)) {
+            return value;
+        }
+        if frame.is_none() && matches!(place, Place::Packet | Place::Mixed) {
+            self.flush();
+        }
+        let flags = self.flags(place);
+        let value = self.load_zero_extended(flags, base, off, len);
+        if let Some(at) = frame {
+            self.bytes.loaded(value, root, at, len);
+        }
+        value
+    }
+
     /// A field of `struct xdp_md`; the pointers are 64 bits wide here.
     fn field(&mut self, off: i32) -> Value {
+        if let Some(value) = self.here.edges.get(off as usize / 4).copied().flatten() {
+            return value;
+        }
         let buf = self.buf();
         let (ty, at) = match off {
             0 => (types::I64, offset::DATA),
@@ -80,11 +119,14 @@ impl Translator<'_, '_> {
             _ => (types::I32, offset::EGRESS),
         };
         let value = self.load_vm(ty, buf, at);
-        if ty == types::I64 {
-            value
-        } else {
-            self.b.ins().uextend(types::I64, value)
+        if ty == types::I32 {
+            return self.b.ins().uextend(types::I64, value);
         }
+        self.here.edges[off as usize / 4] = Some(value);
+        if off == 0 {
+            self.bytes.begins_frame(value);
+        }
+        value
     }
 
     /// Goes to the first block when `len` bytes at `addr` lie in the frame, else to the second.
@@ -115,7 +157,7 @@ impl Translator<'_, '_> {
         let done = self.b.create_block();
         let result = self.b.append_block_param(done, types::I64);
 
-        self.b.switch_to_block(slow);
+        self.begin(slow);
         let f = match access.len {
             1 => rt::load::<1> as *const (),
             2 => rt::load::<2> as *const (),
@@ -132,12 +174,12 @@ impl Translator<'_, '_> {
         };
         self.b.ins().jump(done, &[BlockArg::Value(value)]);
 
-        self.b.switch_to_block(fast);
+        self.begin(fast);
         let packet = self.regions.packet;
         let value = self.b.ins().load(int(access.len), packet, addr, 0);
         let value = self.widened(value, access.len, signed);
         self.b.ins().jump(done, &[BlockArg::Value(value)]);
-        self.b.switch_to_block(done);
+        self.begin(done);
         result
     }
 
@@ -157,21 +199,37 @@ impl Translator<'_, '_> {
         self.note_store(at, access.len, Some(value));
         match self.env.facts.proven(at) {
             Some(place) => {
+                let (root, from) = self.bytes.root(base);
+                let frame = from
+                    .checked_add(off)
+                    .filter(|_| place == Place::Packet && self.merges);
+                if let Some(to) = frame {
+                    return self.hold_back(root, to, access.len, value);
+                }
+                if matches!(place, Place::Packet | Place::Mixed) {
+                    self.touch_anything();
+                }
                 let value = self.narrowed(value, access.len);
                 let flags = self.flags(place);
                 self.b.ins().store(flags, value, base, off);
             }
-            None => self.checked_store(base, &access, off, value, at),
+            None => {
+                self.touch_anything();
+                self.checked_store(base, &access, off, value, at);
+            }
         }
     }
 
     /// What a store means for what is known of the frame.
     fn note_store(&mut self, at: usize, len: i32, value: Option<Value>) {
         match (self.env.facts.proven(at), self.env.facts.frame_offset(at), value) {
-            (Some(Place::Stack), Some(off), Some(value)) => self.known.stored(off, len, value),
-            (Some(Place::Stack), Some(off), None) => self.known.forget(off, len),
+            (Some(Place::Stack), Some(off), Some(value)) => {
+                let word = self.word(value);
+                self.here.known.stored(off, len, &word);
+            }
+            (Some(Place::Stack), Some(off), None) => self.here.known.forget(off, len),
             (Some(Place::Packet | Place::Value | Place::Ctx(_)), ..) => {}
-            _ => self.known.forget_all(),
+            _ => self.here.known.forget_all(),
         }
     }
 
@@ -180,7 +238,7 @@ impl Translator<'_, '_> {
         let (fast, slow) = self.in_frame(addr, access.len);
         let done = self.b.create_block();
 
-        self.b.switch_to_block(slow);
+        self.begin(slow);
         let f = match access.len {
             1 => rt::store::<1> as *const (),
             2 => rt::store::<2> as *const (),
@@ -191,16 +249,17 @@ impl Translator<'_, '_> {
         self.checked(status, at);
         self.b.ins().jump(done, &[]);
 
-        self.b.switch_to_block(fast);
+        self.begin(fast);
         let value = self.narrowed(value, access.len);
         let packet = self.regions.packet;
         self.b.ins().store(packet, value, addr, 0);
         self.b.ins().jump(done, &[]);
-        self.b.switch_to_block(done);
+        self.begin(done);
     }
 
     fn atomic(&mut self, insn: Insn, access: &Access, at: usize) {
         self.note_store(at, access.len, None);
+        self.touch_anything();
         let off = i32::from(insn.off);
         let base = self.reg(access.base);
         let addr = self.address(base, off);

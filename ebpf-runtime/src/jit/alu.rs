@@ -38,20 +38,51 @@ impl Translator<'_, '_> {
             _ => types::I32,
         };
         let op = insn.code & 0xf0;
+        let left = (op != 0xb0).then(|| self.reg(insn.dst));
+        let by_register = insn.code & 0x08 != 0 && !matches!(op, 0x80 | 0xd0);
+        let right = by_register.then(|| self.reg(insn.src));
+        let word = self.word_after(insn, left, right);
+        let value = match word.and_then(|word| self.cheap(&word)) {
+            Some(value) => value,
+            None => {
+                let value = self.computed(insn, ty);
+                match word {
+                    Some(word) => self.bytes.define(value, word),
+                    None if ty == types::I32 => self.bytes.narrow(value, 4),
+                    None => self.follow(insn, left, right, value),
+                }
+                value
+            }
+        };
+        self.set(insn.dst, value);
+    }
+
+    /// A pointer that was moved by a constant.
+    fn follow(&mut self, insn: Insn, left: Option<Value>, right: Option<Value>, sum: Value) {
+        let by = match right {
+            Some(value) => self.constant_of(value),
+            None => Some(insn.imm.into()),
+        };
+        match (insn.code & 0xf0, left, by) {
+            (0x00, Some(left), Some(by)) => self.bytes.moved(left, sum, by),
+            (0x10, Some(left), Some(by)) => self.bytes.moved(left, sum, by.wrapping_neg()),
+            _ => {}
+        }
+    }
+
+    fn computed(&mut self, insn: Insn, ty: Type) -> Value {
+        let op = insn.code & 0xf0;
         if op == 0xd0 {
-            let value = self.swapped(insn);
-            return self.set(insn.dst, value);
+            return self.swapped(insn);
         }
         if op == 0xb0 {
-            let value = self.moved(insn, ty);
-            return self.set(insn.dst, value);
+            return self.moved(insn, ty);
         }
         let left = self.reg(insn.dst);
         let left = self.narrow(left, ty);
         if op == 0x80 {
             let value = self.b.ins().ineg(left);
-            let value = self.widen(value, ty);
-            return self.set(insn.dst, value);
+            return self.widen(value, ty);
         }
         let right = self.right(insn, ty);
         let ins = self.b.ins();
@@ -68,8 +99,7 @@ impl Translator<'_, '_> {
             0xa0 => ins.bxor(left, right),
             _ => ins.sshr(left, right),
         };
-        let value = self.widen(value, ty);
-        self.set(insn.dst, value);
+        self.widen(value, ty)
     }
 
     /// Division by zero gives 0, modulo by zero leaves the dividend, the most negative number divided by -1 is itself.

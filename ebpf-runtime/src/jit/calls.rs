@@ -3,21 +3,18 @@
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{BlockArg, InstBuilder, Value, types};
 
+use super::adjust::{ADJUST_HEAD, ADJUST_META, ADJUST_TAIL};
 use super::function::Translator;
 use super::rt;
 use super::state::{DONE, NOTED, offset};
 use super::track;
 use crate::insn::{self, Insn};
 use crate::interp::errno;
-use crate::mem::packet;
 use crate::{Errno, Fault};
 
 pub(super) const LOOKUP: i32 = 1;
 const CPU_ID: i32 = 8;
 const TAIL_CALL: i32 = 12;
-const ADJUST_HEAD: i32 = 44;
-const ADJUST_META: i32 = 54;
-const ADJUST_TAIL: i32 = 65;
 const FOR_EACH: i32 = 164;
 const LOOP: i32 = 181;
 const BUFF_LEN: i32 = 188;
@@ -25,12 +22,17 @@ const BUFF_LEN: i32 = 188;
 impl Translator<'_, '_> {
     /// A helper or kernel function.
     pub fn call(&mut self, insn: Insn, at: usize) {
+        self.bytes.forget_loads();
         if insn.src == insn::CALL_KFUNC {
-            self.known.forget_all();
+            self.here.known.forget_all();
             return self.kfunc(insn, at);
         }
-        if track::writes_memory(insn.imm) || matches!(insn.imm, LOOP | FOR_EACH) {
-            self.known.forget_all();
+        let calls_back = matches!(insn.imm, LOOP | FOR_EACH);
+        if track::writes_memory(insn.imm) || calls_back {
+            self.here.known.forget_all();
+        }
+        if calls_back || insn.imm == TAIL_CALL {
+            self.here.edges = [None; 3];
         }
         let value = match insn.imm {
             LOOKUP => self.lookup(at),
@@ -88,69 +90,10 @@ impl Translator<'_, '_> {
         let [value, status] = self.call_rt(f, &[a, b, c, d, table], 2);
         let (cold, on) = (self.cold(), self.b.create_block());
         self.b.ins().brif(status, cold, &[], on, &[]);
-        self.b.switch_to_block(cold);
+        self.begin(cold);
         self.maybe_noted(status, at);
-        self.b.switch_to_block(on);
+        self.begin(on);
         value
-    }
-
-    /// `bpf_xdp_adjust_head`, `_meta` and `_tail` where they only move an edge that has room; else the helper itself, which
-    /// also moves metadata, zeroes what is new at the end, and knows the error numbers.
-    fn adjust(&mut self, id: i32, at: usize) -> Value {
-        let buf = self.buf();
-        let delta = self.reg(2);
-        let delta = self.b.ins().ireduce(types::I32, delta);
-        let delta = self.b.ins().sextend(types::I64, delta);
-        let [data, end, meta] =
-            [offset::DATA, offset::DATA_END, offset::DATA_META].map(|at| self.load_vm(types::I64, buf, at));
-        let most = IntCC::UnsignedLessThanOrEqual;
-        let old = match id {
-            ADJUST_HEAD => data,
-            ADJUST_META => meta,
-            _ => end,
-        };
-        let new = self.b.ins().iadd(old, delta);
-        let fits = if id == ADJUST_TAIL {
-            let least = self.b.ins().iadd_imm_s(data, packet::ETH_HLEN as i64);
-            let long = self.b.ins().icmp(most, least, new);
-            let shrinks = self.b.ins().icmp(most, new, end);
-            self.b.ins().band(long, shrinks)
-        } else {
-            let start = self.load_vm(types::I64, buf, offset::HARD_START);
-            let start = self.b.ins().iadd_imm_s(start, packet::XDP_FRAME_SIZE as i64);
-            let room = self.b.ins().icmp(most, start, new);
-            let other = if id == ADJUST_HEAD {
-                let bare = self.b.ins().icmp(IntCC::Equal, meta, data);
-                let header = self.b.ins().iadd_imm_s(new, packet::ETH_HLEN as i64);
-                let long = self.b.ins().icmp(most, header, end);
-                self.b.ins().band(bare, long)
-            } else {
-                // Below 256, a multiple of 4, and not negative: no other bit is set.
-                let len = self.b.ins().isub(data, new);
-                let wrong = self.b.ins().band_imm_s(len, !(packet::META_MAX as i64 & !3));
-                self.b.ins().icmp_imm_s(IntCC::Equal, wrong, 0)
-            };
-            self.b.ins().band(room, other)
-        };
-        let (fast, slow, done) = (self.b.create_block(), self.cold(), self.b.create_block());
-        let result = self.b.append_block_param(done, types::I64);
-        self.b.ins().brif(fits, fast, &[], slow, &[]);
-        self.b.switch_to_block(fast);
-        match id {
-            ADJUST_HEAD => {
-                self.store_vm(new, buf, offset::DATA);
-                self.store_vm(new, buf, offset::DATA_META);
-            }
-            ADJUST_META => self.store_vm(new, buf, offset::DATA_META),
-            _ => self.store_vm(new, buf, offset::DATA_END),
-        }
-        let zero = self.c(0);
-        self.b.ins().jump(done, &[BlockArg::Value(zero)]);
-        self.b.switch_to_block(slow);
-        let value = self.helper(id, at);
-        self.b.ins().jump(done, &[BlockArg::Value(value)]);
-        self.b.switch_to_block(done);
-        result
     }
 
     /// Goes on when there is nothing to call; otherwise the other program's result is this function's.
@@ -159,16 +102,16 @@ impl Translator<'_, '_> {
         let [value, status] = self.call_rt(rt::tail_call as *const (), &[map, index], 2);
         let (called, on) = (self.b.create_block(), self.b.create_block());
         self.b.ins().brif(status, called, &[], on, &[]);
-        self.b.switch_to_block(called);
+        self.begin(called);
         let done = self.c(DONE as i64);
         let ran = self.b.ins().icmp(IntCC::Equal, status, done);
         let cold = self.cold();
         self.b
             .ins()
             .brif(ran, self.exit, &[BlockArg::Value(value)], cold, &[]);
-        self.b.switch_to_block(cold);
+        self.begin(cold);
         self.maybe_noted(status, at);
-        self.b.switch_to_block(on);
+        self.begin(on);
         let missing = self.c(errno(Errno::NOENT) as i64);
         self.set(0, missing);
     }
@@ -182,7 +125,7 @@ impl Translator<'_, '_> {
         self.b
             .ins()
             .brif(noted, self.propagate, &[BlockArg::Value(fault)], own, &[]);
-        self.b.switch_to_block(own);
+        self.begin(own);
         self.fault_with(fault, at);
     }
 }

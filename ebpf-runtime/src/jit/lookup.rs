@@ -75,7 +75,10 @@ impl Translator<'_, '_> {
         match there {
             Some(there) => {
                 let null = self.c(0);
-                self.b.ins().select(there, addr, null)
+                let value = self.b.ins().select(there, addr, null);
+                self.present.insert(addr);
+                self.flow.nullable.insert(value, (there, addr));
+                value
             }
             None => {
                 self.present.insert(addr);
@@ -116,10 +119,13 @@ impl Translator<'_, '_> {
         let link = self.b.ins().ushr_imm_s(before, 32);
         let some = self.b.create_block();
         self.b.ins().brif(link, some, &[], done, &[BlockArg::Value(null)]);
-        self.b.switch_to_block(some);
-        let number = self.b.ins().iadd_imm_s(link, -1);
-        let off = self.b.ins().imul_imm_s(number, shape.stride as i64);
-        let elem = self.b.ins().iadd_imm_s(off, shape.elems as i64);
+        self.begin(some);
+        // Links count from 1.
+        let off = self.b.ins().imul_imm_s(link, shape.stride as i64);
+        let elem = self
+            .b
+            .ins()
+            .iadd_imm_s(off, shape.elems.wrapping_sub(shape.stride) as i64);
 
         let header = self.b.ins().load(types::I64, shared, elem, 0);
         let header = self.b.ins().ushr_imm_s(header, 32);
@@ -154,25 +160,28 @@ impl Translator<'_, '_> {
                     self.unless(has, slow);
                 }
                 let block = self.b.ins().imul_imm_s(worker, p.block as i64);
-                let off = self.b.ins().imul_imm_s(number, p.stride as i64);
-                let base = self.b.ins().iadd_imm_s(block, p.base as i64);
+                let off = self.b.ins().imul_imm_s(link, p.stride as i64);
+                let base = self
+                    .b
+                    .ins()
+                    .iadd_imm_s(block, p.base.wrapping_sub(p.stride) as i64);
                 self.b.ins().iadd(base, off)
             }
         };
         self.b.ins().jump(done, &[BlockArg::Value(value)]);
 
-        self.b.switch_to_block(slow);
+        self.begin(slow);
         let value = self.find(map);
         self.b.ins().jump(done, &[BlockArg::Value(value)]);
-        self.b.switch_to_block(done);
+        self.begin(done);
         result
     }
 
     /// Goes to `away` when `condition` is not 0.
-    fn unless(&mut self, condition: Value, away: Block) {
+    pub fn unless(&mut self, condition: Value, away: Block) {
         let on = self.b.create_block();
         self.b.ins().brif(condition, away, &[], on, &[]);
-        self.b.switch_to_block(on);
+        self.begin(on);
     }
 
     /// The key, 8 bytes at a time; the last word is filled up with zeroes.

@@ -18,15 +18,22 @@
 #![allow(unsafe_code)]
 
 mod access;
+mod adjust;
 mod alu;
+mod bytes;
 mod calls;
 mod code;
 mod compile;
+mod entry;
+mod flow;
 mod function;
 mod known;
 mod lookup;
+mod loops;
+mod prune;
 mod rt;
 mod state;
+mod stores;
 mod track;
 
 use std::sync::Arc;
