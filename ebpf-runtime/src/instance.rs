@@ -75,9 +75,13 @@ impl Instance {
         &self.program
     }
 
-    /// Says where the queue's hints lie; without this the metadata kfuncs return `-ENODATA`.
+    /// Says where the queue's hints lie; without this the metadata kfuncs return `-EOPNOTSUPP`. On the JIT a program that
+    /// reads hints is compiled for the layout here.
     pub fn set_hints(&mut self, layout: &HintLayout) {
-        self.core().hints = layout.clone();
+        match &mut self.engine {
+            Engine::Jit(jit) => jit.set_hints(layout),
+            _ => self.core().hints = layout.clone(),
+        }
         if let Some(several) = &mut self.several {
             several.core.hints = layout.clone();
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::interp::Core;
-use crate::{FaultReport, InstanceStats, LoadError, Program, Verdict, XdpBuff};
+use crate::{FaultReport, HintLayout, InstanceStats, LoadError, Program, Verdict, XdpBuff};
 
 /// Why there is no JIT in this build.
 pub(crate) const UNAVAILABLE: Option<&str> = Some(if cfg!(feature = "jit") {
@@ -48,6 +48,10 @@ impl Jit {
     }
 
     pub fn core(&mut self) -> &mut Core {
+        match *self {}
+    }
+
+    pub fn set_hints(&mut self, _: &HintLayout) {
         match *self {}
     }
 

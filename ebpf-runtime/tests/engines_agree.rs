@@ -245,12 +245,118 @@ impl Writer {
     /// A loop of a few turns; not inside another.
     fn turns(&mut self) {
         let count = self.dice.below(5) as i32 + 1;
-        self.push(op(0xb7, 9, 0, 0, count));
+        let (class, test) = self.dice.of(&[(0x07, 0x05), (0x04, 0x06)]);
+        let up = self.dice.below(2) == 0;
+        self.push(op(0xb0 | class, 9, 0, 0, if up { 0 } else { count }));
         let head = self.code.len();
         self.some(2);
-        self.push(op(0x17, 9, 0, 0, 1));
-        let back = head as i64 - self.code.len() as i64 - 1;
-        self.push(op(0x55, 9, 0, back as i16, 0));
+        match self.dice.below(3) {
+            0 if !up => self.push(op(0x10 | class, 9, 0, 0, 1)),
+            _ => self.push(op(class, 9, 0, 0, if up { 1 } else { -1 })),
+        }
+        if up && self.frame && self.dice.below(2) == 0 {
+            // What the counter is added to is another place in each turn.
+            self.push(op(0xbf, 1, 6, 0, 0));
+            self.push(op(0x0f, 1, 9, 0, 0));
+            let r = self.dice.of(&[2, 3, 4, 5]);
+            match self.dice.below(2) {
+                0 => self.push(op(0x71, r, 1, 0, 0)),
+                _ => self.push(op(0x73, 1, r, 0, 0)),
+            }
+            self.numbers(&[1]);
+        }
+        let back = |p: &Writer| (head as i64 - p.code.len() as i64 - 1) as i16;
+        let end = if up { count } else { 0 };
+        match self.dice.below(3) {
+            0 => {
+                // Compilers also jump over the jump back.
+                self.push(op(0x10 | test, 9, 0, 1, end));
+                let by = back(self);
+                self.push(op(0x05, 0, 0, by, 0));
+            }
+            1 if up => {
+                let by = back(self);
+                self.push(op(0xa0 | test, 9, 0, by, end));
+            }
+            _ => {
+                let by = back(self);
+                self.push(op(0x50 | test, 9, 0, by, end));
+            }
+        }
+    }
+
+    /// Moves bytes of the frame as compilers do that know no alignment: one at a time, or put together and taken apart by
+    /// shifts; at times through a pointer of its own, at times with others in between.
+    fn bytes(&mut self) {
+        let (from, to) = (self.dice.below(40) as i16, self.dice.below(40) as i16);
+        let count = 2 + self.dice.below(7) as i16;
+        let mut order: Vec<i16> = (0..count).collect();
+        if self.dice.below(3) == 0 {
+            order.reverse();
+        }
+        let base = self.dice.of(&[6, 6, 5]);
+        let mut off = 0;
+        if base == 5 {
+            off = self.dice.of(&[0, 3, 8]);
+            self.push(op(0xbf, 5, 6, 0, 0));
+            self.push(op(0x07, 5, 0, 0, off.into()));
+        }
+        if self.dice.below(2) == 0 {
+            for i in order {
+                match self.dice.below(8) {
+                    0 => {
+                        let (at, imm) = (self.dice.below(56) as i16, self.dice.imm());
+                        let code = self.dice.of(&[0x72, 0x6a, 0x62]);
+                        self.push(op(code, 6, 0, at, imm));
+                    }
+                    1 => {
+                        let at = self.dice.below(56) as i16;
+                        let code = self.dice.of(&[0x71, 0x69, 0x61]);
+                        self.push(op(code, 4, 6, at, 0));
+                    }
+                    _ => {}
+                }
+                self.push(op(0x71, 1, 6, from + i, 0));
+                self.push(op(0x73, base, 1, to - off.min(to) + i, 0));
+            }
+        } else {
+            let class = self.dice.of(&[0x04, 0x07]);
+            let count = if class == 0x04 { count.min(4) } else { count };
+            self.push(op(0x71, 1, 6, from, 0));
+            for i in 1..count {
+                let next = if self.dice.below(8) == 0 { 0 } else { i };
+                self.push(op(0x71, 2, 6, from + next, 0));
+                self.push(op(0x60 | class, 2, 0, 0, i32::from(i) * 8));
+                self.push(op(0x48 | class, 1, 2, 0, 0));
+            }
+            match self.dice.below(4) {
+                0 => {
+                    let width = self.dice.of(&[16, 32, 64]);
+                    self.push(op(0xdc, 1, 0, 0, width));
+                }
+                1 => {
+                    let mask = self.dice.of(&[0xff, 0xffff, 0xff00, -256, 0xff_ffff]);
+                    self.push(op(0x57, 1, 0, 0, mask));
+                }
+                _ => {}
+            }
+            for i in 0..count {
+                self.push(op(0xbf, 2, 1, 0, 0));
+                self.push(op(0x70 | class, 2, 0, 0, i32::from(i) * 8));
+                let place = self.dice.of(&[base, base, 10]);
+                let at = if place == 10 {
+                    i - STACK
+                } else {
+                    to - off.min(to) + i
+                };
+                self.push(op(0x73, place, 2, at, 0));
+            }
+        }
+        let r = self.dice.of(&[2, 3]);
+        let (size, len) = self.dice.of(&[(0x10u8, 1i16), (0x08, 2), (0x00, 4), (0x18, 8)]);
+        let at = (to + self.dice.below(4) as i16).min(FRAME - len);
+        self.push(op(0x61 | size, r, 6, at, 0));
+        self.numbers(&[5]);
     }
 
     /// Moves the frame's head; what r6 was is found anew.
@@ -293,7 +399,7 @@ impl Writer {
 
     fn some(&mut self, depth: u32) {
         for _ in 0..1 + self.dice.below(6) {
-            match self.dice.below(24) {
+            match self.dice.below(27) {
                 0..=10 => self.alu(),
                 11..=15 => self.memory(),
                 16 | 17 => self.atomic(),
@@ -302,6 +408,7 @@ impl Writer {
                 20 if depth < 2 => self.map(),
                 21 if self.frame && depth == 0 => self.adjust(),
                 22 => self.helper(),
+                24 | 25 if self.frame => self.bytes(),
                 23 if self.frame && depth < 2 => {
                     self.calls.push(self.code.len());
                     self.push(op(0x85, 0, 1, 0, 0));

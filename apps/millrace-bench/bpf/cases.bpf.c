@@ -196,6 +196,25 @@ static __always_inline int alu_loop_body(struct xdp_md *ctx)
 }
 CASE(alu_loop)
 
+enum xdp_rss_hash_type { XDP_RSS_TYPE_NONE };
+
+extern int bpf_xdp_metadata_rx_hash(const struct xdp_md *ctx, __u32 *hash, enum xdp_rss_hash_type *type) __ksym;
+extern int bpf_xdp_metadata_rx_vlan_tag(const struct xdp_md *ctx, __be16 *proto, __u16 *tci) __ksym;
+
+/* What the NIC said about the frame: the hash with its type, and the VLAN tag. */
+static __always_inline int hints_body(struct xdp_md *ctx)
+{
+	enum xdp_rss_hash_type type;
+	__u32 hash;
+	__be16 proto;
+	__u16 tci;
+
+	if (bpf_xdp_metadata_rx_hash(ctx, &hash, &type) || bpf_xdp_metadata_rx_vlan_tag(ctx, &proto, &tci))
+		return XDP_ABORTED;
+	return hash + tci == 0x12345678 + 100 && type ? XDP_TX : XDP_DROP;
+}
+CASE(hints)
+
 /* Encapsulates in IPv4 as a tunnel's entry does, and takes it off again. */
 static __always_inline int tunnel_body(struct xdp_md *ctx)
 {

@@ -24,6 +24,11 @@ pub(super) fn monotonic(core: &Core) -> u64 {
     nanoseconds(core, ClockId::Monotonic)
 }
 
+/// As of the last tick: it costs no look at the processor's counter.
+pub(super) fn coarse(core: &Core) -> u64 {
+    nanoseconds(core, ClockId::MonotonicCoarse)
+}
+
 pub(super) fn boottime(core: &Core) -> u64 {
     nanoseconds(core, ClockId::Boottime)
 }
@@ -37,8 +42,22 @@ pub(super) fn tai(core: &Core) -> u64 {
 }
 
 pub(super) fn jiffies(core: &Core) -> u64 {
-    nanoseconds(core, ClockId::MonotonicCoarse) / (1_000_000_000 / HZ)
+    coarse(core) / (1_000_000_000 / HZ)
 }
+
+/// What the clock helpers return, by number; they cannot fail.
+pub(crate) fn now(id: i32, core: &Core) -> u64 {
+    match id {
+        118 => jiffies(core),
+        125 => boottime(core),
+        160 => coarse(core),
+        208 => tai(core),
+        _ => monotonic(core),
+    }
+}
+
+/// Of xorshift64*.
+pub(crate) const RANDOM_FACTOR: u64 = 0x2545_f491_4f6c_dd1d;
 
 /// xorshift64*: fast, and as unpredictable as `bpf_get_prandom_u32` promises to be.
 pub(super) fn random(core: &mut Core) -> u32 {
@@ -47,5 +66,5 @@ pub(super) fn random(core: &mut Core) -> u32 {
     x ^= x << 25;
     x ^= x >> 27;
     core.random = x;
-    (x.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
+    (x.wrapping_mul(RANDOM_FACTOR) >> 32) as u32
 }

@@ -13,6 +13,7 @@ mod text;
 
 use crate::interp::{Core, Then, errno};
 use crate::{Errno, Fault, XdpBuff};
+pub(crate) use clock::{RANDOM_FACTOR, now};
 pub(crate) use kfunc::call as kfunc;
 
 /// What a call leads to.
@@ -90,7 +91,7 @@ pub(crate) fn call(id: i32, core: &mut Core, a: [u64; 5], buf: &mut XdpBuff<'_>)
         1 => map::lookup(core, buf, a)?,
         2 => map::update(core, buf, a)?,
         3 => map::delete(core, buf, a)?,
-        5 => clock::monotonic(core),
+        5 | 118 | 125 | 160 | 208 => clock::now(id, core),
         6 => text::trace_printk(core, buf, a)?,
         7 => u64::from(clock::random(core)),
         8 => u64::from(core.worker),
@@ -112,14 +113,11 @@ pub(crate) fn call(id: i32, core: &mut Core, a: [u64; 5], buf: &mut XdpBuff<'_>)
         69 => route::fib_lookup(core, buf, a)?,
         93 => map::spin_lock(core, buf, a[0])?,
         94 => map::spin_unlock(core, buf, a[0])?,
-        118 => clock::jiffies(core),
-        125 => clock::boottime(core),
         130 => ring::output(core, buf, a)?,
         131 => ring::reserve(core, a)?,
         132 => ring::finish(core, a, false)?,
         133 => ring::finish(core, a, true)?,
         134 => ring::query(core, a)?,
-        160 => clock::monotonic(core),
         163 => route::check_mtu(core, buf, a)?,
         164 => {
             let callback = callback(a[1])?;
@@ -156,7 +154,6 @@ pub(crate) fn call(id: i32, core: &mut Core, a: [u64; 5], buf: &mut XdpBuff<'_>)
         189 => packet::load_bytes(core, buf, a)?,
         190 => packet::store_bytes(core, buf, a)?,
         195 => map::lookup_percpu(core, buf, a)?,
-        208 => clock::tai(core),
         _ => return Err(Fault::HelperArgument),
     };
     Ok(Outcome::Value(value))

@@ -10,10 +10,11 @@ use super::state::{DONE, NOTED, offset};
 use super::track;
 use crate::insn::{self, Insn};
 use crate::interp::errno;
-use crate::{Errno, Fault};
+use crate::{Errno, Fault, helpers};
 
 pub(super) const LOOKUP: i32 = 1;
 const CPU_ID: i32 = 8;
+const RANDOM: i32 = 7;
 const TAIL_CALL: i32 = 12;
 const FOR_EACH: i32 = 164;
 const LOOP: i32 = 181;
@@ -40,6 +41,7 @@ impl Translator<'_, '_> {
                 let state = self.state;
                 self.load_vm(types::I64, state, offset::WORKER)
             }
+            RANDOM => self.random(),
             BUFF_LEN => {
                 let buf = self.buf();
                 let start = self.load_vm(types::I64, buf, offset::DATA);
@@ -49,7 +51,10 @@ impl Translator<'_, '_> {
             ADJUST_HEAD | ADJUST_META | ADJUST_TAIL => self.adjust(insn.imm, at),
             TAIL_CALL => return self.tail_call(at),
             LOOP | FOR_EACH => self.callbacks(insn.imm, at),
-            id => self.helper(id, at),
+            id => match rt::clock_address(id) {
+                Some(clock) => self.call_rt(clock, &[], 1)[0],
+                None => self.helper(id, at),
+            },
         };
         self.set(0, value);
     }
@@ -71,12 +76,21 @@ impl Translator<'_, '_> {
         value
     }
 
-    fn kfunc(&mut self, insn: Insn, at: usize) {
-        let id = self.c(insn.imm.into());
-        let [a, b, c, d, e] = self.args();
-        let [value, status] = self.call_rt(rt::kfunc as *const (), &[id, a, b, c, d, e], 2);
-        self.checked(status, at);
-        self.set(0, value);
+    /// `bpf_get_prandom_u32`, as `helpers::clock::random` has it.
+    fn random(&mut self) -> Value {
+        let state = self.state;
+        let mut x = self.load_vm(types::I64, state, offset::RANDOM);
+        for by in [12, -25, 27] {
+            let shifted = match by {
+                -25 => self.b.ins().ishl_imm_s(x, 25),
+                by => self.b.ins().ushr_imm_s(x, by),
+            };
+            x = self.b.ins().bxor(x, shifted);
+        }
+        self.store_vm(x, state, offset::RANDOM);
+        let factor = self.c(helpers::RANDOM_FACTOR as i64);
+        let product = self.b.ins().imul(x, factor);
+        self.b.ins().ushr_imm_s(product, 32)
     }
 
     fn callbacks(&mut self, id: i32, at: usize) -> Value {

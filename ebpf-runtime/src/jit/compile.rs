@@ -1,7 +1,7 @@
 //! From a linked program to machine code: each function through cranelift, then calls between them resolved.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use cranelift_codegen::binemit::Reloc;
@@ -9,28 +9,34 @@ use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{self, AbiParam, ExternalName, Signature, UserFuncName, types};
 use cranelift_codegen::isa::{CallConv, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
-use cranelift_codegen::{Context, FinalizedRelocTarget};
+use cranelift_codegen::{CodegenError, Context, FinalizedRelocTarget};
 use cranelift_frontend::FunctionBuilderContext;
 
 use super::code::Text;
 use super::function::{self, Form};
+use super::schedule;
 use super::state::{BatchFn, PlainFn};
 use super::track::{self, Facts};
-use crate::LoadError;
 use crate::insn::{self, Insn};
+use crate::kfunc::Kfunc;
 use crate::maps::MapType;
 use crate::mem::space::FRAMES;
 use crate::program::{Body, Collection};
 use crate::verifier::Verified;
+use crate::{HintLayout, LoadError};
 
 /// Where a program keeps its code once it is compiled.
 #[derive(Debug, Default)]
-pub(crate) struct Slot(OnceLock<Result<Arc<Code>, LoadError>>);
+pub(crate) struct Slot {
+    plain: OnceLock<Result<Arc<Code>, LoadError>>,
+    /// Code that reads hints as a layout says, while somebody runs it.
+    hinted: Mutex<Vec<(HintLayout, Weak<Code>)>>,
+}
 
 impl Slot {
     /// The code, if there is any yet.
     pub fn get(&self) -> Option<&Arc<Code>> {
-        self.0.get()?.as_ref().ok()
+        self.plain.get()?.as_ref().ok()
     }
 }
 
@@ -85,11 +91,26 @@ impl Code {
 }
 
 /// The code of a program, compiled on first use; what the verifier has proven then needs no checks.
-pub(super) fn code(body: &Body, collection: &Collection) -> Result<Arc<Code>, LoadError> {
-    body.jit
-        .0
-        .get_or_init(|| compile(body, collection, body.proof()).map(Arc::new))
-        .clone()
+pub(super) fn code(body: &Body, collection: &Collection, hints: &HintLayout) -> Result<Arc<Code>, LoadError> {
+    let compile = |hints| compile(body, collection, body.proof(), hints).map(Arc::new);
+    let none = HintLayout::none();
+    if *hints == none || !body.insns.iter().any(reads_hints) {
+        return body.jit.plain.get_or_init(|| compile(&none)).clone();
+    }
+    let mut hinted = body.jit.hinted.lock().unwrap_or_else(PoisonError::into_inner);
+    hinted.retain(|(_, code)| code.strong_count() > 0);
+    let known = hinted.iter().find(|(layout, _)| layout == hints);
+    if let Some(code) = known.and_then(|(_, code)| code.upgrade()) {
+        return Ok(code);
+    }
+    let code = compile(hints)?;
+    hinted.push((hints.clone(), Arc::downgrade(&code)));
+    Ok(code)
+}
+
+fn reads_hints(insn: &Insn) -> bool {
+    let kfunc = insn.code == insn::CALL && insn.src == insn::CALL_KFUNC;
+    kfunc && Kfunc::by_id(insn.imm.into()).reads_metadata()
 }
 
 /// What the translation of a function needs to know.
@@ -97,6 +118,8 @@ pub(super) struct Env<'a> {
     pub body: &'a Body,
     pub collection: &'a Collection,
     pub facts: Facts,
+    /// Where hints lie.
+    pub hints: &'a HintLayout,
     /// Whether calls must look how deep they are nested.
     pub checks_depth: bool,
     /// Whether something takes from the instruction budget.
@@ -139,7 +162,12 @@ fn target() -> Result<OwnedTargetIsa, LoadError> {
         .map_err(|e| fail(e.to_string()))
 }
 
-fn compile(body: &Body, collection: &Collection, verified: Option<&Verified>) -> Result<Code, LoadError> {
+fn compile(
+    body: &Body,
+    collection: &Collection,
+    verified: Option<&Verified>,
+    hints: &HintLayout,
+) -> Result<Code, LoadError> {
     let begun = Instant::now();
     let mut facts = track::track(body, collection);
     if let Some(verified) = verified {
@@ -152,6 +180,7 @@ fn compile(body: &Body, collection: &Collection, verified: Option<&Verified>) ->
         body,
         collection,
         facts,
+        hints,
         checks_depth: calls.depth.is_none(),
         // The verifier has walked over all that a run can do, but for what helpers' loops and may_goto repeat.
         budget: calls.repeats && (verified.is_none() || calls.open_ended),
@@ -276,12 +305,15 @@ impl Linker {
         let mut context = Context::new();
         context.func.name = UserFuncName::user(0, f as u32);
         function::translate(env, f, form, &mut context.func, &mut self.frontend, isa)?;
-        context
-            .compile(isa, &mut ControlPlane::default())
-            .map_err(|e| LoadError::Jit(format!("program `{program}`: {:?}", e.inner)))?;
-        let Some(compiled) = context.take_compiled_code() else {
-            return Err(LoadError::Jit(format!("program `{program}`: no code")));
-        };
+        let fail = |error: CodegenError| LoadError::Jit(format!("program `{program}`: {error:?}"));
+        let mut control = ControlPlane::default();
+        context.optimize(isa, &mut control).map_err(fail)?;
+        schedule::schedule(&mut context.func);
+        let (func, domtree) = (&context.func, &context.domtree);
+        let compiled = isa
+            .compile_function(func, domtree, &mut Default::default(), false, &mut control)
+            .map_err(fail)?
+            .apply_params(&func.params);
         self.code.resize(self.code.len().next_multiple_of(64), 0xcc);
         let base = self.code.len();
         self.code.extend_from_slice(compiled.code_buffer());

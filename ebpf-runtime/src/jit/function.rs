@@ -36,6 +36,8 @@ pub(super) struct Regions {
     pub stack: MemFlagsData,
     pub packet: MemFlagsData,
     pub value: MemFlagsData,
+    /// Raw descriptor write-backs, and tables for them.
+    pub hints: MemFlagsData,
 }
 
 impl Regions {
@@ -50,6 +52,7 @@ impl Regions {
         };
         let vm = region(1, "state").with_aligned();
         let packet = region(2, "frame");
+        let hints = region(5, "write-back");
         let (stack, value) = match told_apart {
             true => (region(3, "stack"), region(4, "map value")),
             false => (packet, packet),
@@ -59,6 +62,7 @@ impl Regions {
             stack,
             packet,
             value,
+            hints,
         }
     }
 }

@@ -29,9 +29,14 @@ impl Counted {
         let mut values = Vec::new();
         let mut counter = start;
         while values.len() < most {
+            let by = if step.code & 0xf0 == 0x10 {
+                i64::from(step.imm).wrapping_neg()
+            } else {
+                step.imm.into()
+            };
             counter = match step.class() {
-                insn::ALU64 => counter.wrapping_add(step.imm.into()),
-                _ => i64::from((counter as u32).wrapping_add(step.imm as u32)),
+                insn::ALU64 => counter.wrapping_add(by),
+                _ => i64::from((counter as u32).wrapping_add(by as u32)),
             };
             values.push(counter);
             // The test is the jump back itself, or jumps over one.
@@ -125,7 +130,7 @@ fn one(body: &Body, jumps: &[(usize, usize)], head: usize, last: usize) -> Optio
             return None;
         }
         if writes(insn) == Some(counter) {
-            let adds = matches!(insn.code, 0x07 | 0x04) && step.is_none();
+            let adds = matches!(insn.code, 0x07 | 0x04 | 0x17 | 0x14) && step.is_none();
             step = adds.then_some(at);
             step?;
         }

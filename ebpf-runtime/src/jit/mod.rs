@@ -4,7 +4,9 @@
 //! track     which accesses are certain to be in bounds, by data flow or by the verifier's proof
 //! compile   one program: each function through `function`, `access`, `calls`, `lookup`, `alu`; linked, put into `code`
 //! function  instructions of one function to cranelift's form: blocks, jumps, calls, the loop over a batch
-//! known     what bytes of the stack are known to hold, so that keys need not be loaded
+//! flow      blocks and jumps, and what is known on the way; loops: those laid out turn after turn
+//! bytes     what numbers are made of; known: what bytes of the stack hold; stores: those to the frame, held back
+//! adjust    moves of a frame's edges; hints: metadata kfuncs; prune: takes out loads that nothing needs; schedule: the order of the rest
 //! state     what compiled code and the runtime share; rt: what compiled code calls
 //! ```
 //!
@@ -27,11 +29,13 @@ mod compile;
 mod entry;
 mod flow;
 mod function;
+mod hints;
 mod known;
 mod lookup;
 mod loops;
 mod prune;
 mod rt;
+mod schedule;
 mod state;
 mod stores;
 mod track;
@@ -41,7 +45,7 @@ use std::sync::Arc;
 use crate::interp::Core;
 use crate::mem::space::Space;
 use crate::program::{Body, Collection, Program};
-use crate::{Fault, FaultReport, InstanceStats, LoadError, Redirect, Verdict, XdpBuff};
+use crate::{Fault, FaultReport, HintLayout, InstanceStats, LoadError, Redirect, Verdict, XdpBuff};
 
 pub(crate) use code::executable_bytes;
 pub(crate) use compile::{Code, Slot};
@@ -64,12 +68,12 @@ pub(crate) struct Jit {
 }
 
 impl Unit {
-    fn new(body: &Arc<Body>, collection: &Arc<Collection>, space: &mut Space) -> Result<Unit, LoadError> {
-        let code = compile::code(body, collection)?;
+    fn new(body: &Arc<Body>, collection: &Arc<Collection>, core: &mut Core) -> Result<Unit, LoadError> {
+        let code = compile::code(body, collection, &core.hints)?;
         let maps = collection
             .maps
             .iter()
-            .map(|map| crate::mem::space::map_addr(space.add_map(map)))
+            .map(|map| crate::mem::space::map_addr(core.space.add_map(map)))
             .collect();
         Ok(Unit {
             body: body.clone(),
@@ -82,10 +86,9 @@ impl Unit {
 
 impl Jit {
     pub fn new(program: &Arc<Program>, worker: u32) -> Result<Jit, LoadError> {
-        let mut space = Space::new();
-        let unit = Arc::new(Unit::new(program.body(), program.collection(), &mut space)?);
-        let maps = space.map_count();
-        let core = Core::new(space, worker, program.id());
+        let mut core = Core::new(Space::new(), worker, program.id());
+        let unit = Arc::new(Unit::new(program.body(), program.collection(), &mut core)?);
+        let maps = core.space.map_count();
         let state = Box::new(State {
             buf: std::ptr::null_mut(),
             left: 0,
@@ -120,6 +123,25 @@ impl Jit {
     /// State that helpers work on.
     pub fn core(&mut self) -> &mut Core {
         &mut self.state.core
+    }
+
+    /// Says where hints lie; code that reads them is compiled anew.
+    pub fn set_hints(&mut self, layout: &HintLayout) {
+        let state = &mut *self.state;
+        state.core.hints = layout.clone();
+        for unit in &mut state.units {
+            let body = unit.body.clone();
+            match Unit::new(&body, &unit._collection.clone(), &mut state.core) {
+                Ok(new) => *unit = Arc::new(new),
+                Err(error) => {
+                    tracing::error!(program = body.name, %error, "hints cannot be read: the program could not be compiled anew");
+                }
+            }
+        }
+        if let Some(main) = state.units.first() {
+            self.unit = main.clone();
+            state.maps = self.unit.maps.as_ptr();
+        }
     }
 
     /// Runs the program on each frame.

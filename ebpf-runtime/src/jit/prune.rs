@@ -41,10 +41,16 @@ pub(super) fn prune(func: &mut Function) {
     }
 }
 
-/// Loads that the translator makes cannot trap.
 fn removable(func: &Function, inst: Inst) -> bool {
     let op = func.dfg.insts[inst].opcode();
-    let load = matches!(
+    let pure = !(op.can_load() || op.can_store() || op.can_trap() || op.other_side_effects())
+        && !(op.is_terminator() || op.is_branch() || op.is_call());
+    (is_load(op) || pure) && func.layout.inst_block(inst).is_some()
+}
+
+/// Plain loads. Those that the translator makes cannot trap.
+pub(super) fn is_load(op: Opcode) -> bool {
+    matches!(
         op,
         Opcode::Load
             | Opcode::Uload8
@@ -53,8 +59,5 @@ fn removable(func: &Function, inst: Inst) -> bool {
             | Opcode::Sload8
             | Opcode::Sload16
             | Opcode::Sload32
-    );
-    let pure = !(op.can_load() || op.can_store() || op.can_trap() || op.other_side_effects())
-        && !(op.is_terminator() || op.is_branch() || op.is_call());
-    (load || pure) && func.layout.inst_block(inst).is_some()
+    )
 }

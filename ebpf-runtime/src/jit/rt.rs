@@ -76,6 +76,24 @@ pub(super) fn helper_address(id: i32) -> Option<*const ()> {
     table!(1 2 3 5 6 7 8 23 25 26 28 34 44 51 54 65 69 93 94 118 125 130 131 132 133 134 160 163 177 182 188 189 190 195 208)
 }
 
+/// A clock, by its helper's number.
+unsafe extern "C" fn clock<const ID: i32>(state: *mut State) -> u64 {
+    // SAFETY: called by compiled code with its own state, to which no reference is alive.
+    helpers::now(ID, unsafe { &(*state).core })
+}
+
+/// Addresses of the clocks: they take the state alone and cannot fail.
+pub(super) fn clock_address(id: i32) -> Option<*const ()> {
+    Some(match id {
+        5 => clock::<5> as *const (),
+        118 => clock::<118> as *const (),
+        125 => clock::<125> as *const (),
+        160 => clock::<160> as *const (),
+        208 => clock::<208> as *const (),
+        _ => return None,
+    })
+}
+
 /// A kernel function.
 pub(super) unsafe extern "C" fn kfunc(
     state: *mut State,
@@ -304,7 +322,7 @@ fn target(state: &mut State, map: u64, index: u32) -> Result<Option<Arc<Unit>>, 
     }
     let known = state.units.iter().find(|u| Arc::ptr_eq(&u.body, &body)).cloned();
     let unit = match known.map_or_else(
-        || Unit::new(&body, &collection, &mut state.core.space).map(Arc::new),
+        || Unit::new(&body, &collection, &mut state.core).map(Arc::new),
         Ok,
     ) {
         Ok(unit) => unit,

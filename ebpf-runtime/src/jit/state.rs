@@ -44,7 +44,7 @@ pub(crate) struct State {
     pub fault_at: u32,
     pub fault_body: u32,
     pub fault: Fault,
-    /// From here on only the runtime looks.
+    /// From here on only the runtime looks, but for the random numbers in `core`.
     pub access: (u64, u64),
     pub tail_calls: u32,
     pub core: Core,
@@ -78,6 +78,7 @@ pub(super) mod offset {
     pub const FAULT_AT: i32 = offset_of!(State, fault_at) as i32;
     pub const FAULT_BODY: i32 = offset_of!(State, fault_body) as i32;
     pub const FAULT: i32 = offset_of!(State, fault) as i32;
+    pub const RANDOM: i32 = offset_of!(State, core.random) as i32;
 
     pub const DATA: i32 = offset_of!(XdpBuff<'static>, data) as i32;
     pub const DATA_END: i32 = offset_of!(XdpBuff<'static>, data_end) as i32;
@@ -86,6 +87,8 @@ pub(super) mod offset {
     pub const INGRESS: i32 = offset_of!(XdpBuff<'static>, ingress_ifindex) as i32;
     pub const RX_QUEUE: i32 = offset_of!(XdpBuff<'static>, rx_queue) as i32;
     pub const EGRESS: i32 = offset_of!(XdpBuff<'static>, egress_ifindex) as i32;
+    pub const HINTS: i32 = offset_of!(XdpBuff<'static>, hints) as i32;
+    pub const HINTS_LEN: i32 = offset_of!(XdpBuff<'static>, hints_len) as i32;
 
     /// A verdict is written as three words: the raw value with no redirect, zero, and zero with the fault on top.
     pub const VERDICT_FAULT: i32 = offset_of!(Verdict, fault) as i32;

@@ -382,7 +382,7 @@ impl Tracker<'_> {
 
     /// Records what is certain at an instruction.
     fn note(&mut self, state: &State, at: usize, insn: Insn) {
-        if insn.code == insn::CALL && insn.src == insn::CALL_HELPER {
+        if insn.code == insn::CALL && matches!(insn.src, insn::CALL_HELPER | insn::CALL_KFUNC) {
             let mut args = [Kind::Unknown; 5];
             args.copy_from_slice(&state.regs[1..6]);
             self.facts.calls.insert(at as u32, args);

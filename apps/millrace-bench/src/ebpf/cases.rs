@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use millrace_ebpf::kernel::KernelMaps;
-use millrace_ebpf::{Loaded, Loader, MapFlags, Object, Program};
+use millrace_ebpf::{
+    HintField, HintKind, HintLayout, HintSource, Loaded, Loader, Loc, MapFlags, Object, Program, Test,
+};
 
 use crate::BenchError;
 
@@ -50,6 +52,7 @@ pub const CASES: &[Case] = &[
     case("hash", "counts by flow in a hash map", DROP),
     case("lru", "the same in an LRU hash map", DROP),
     case("alu_loop", "FNV-1a over 16 bytes", TX),
+    case("hints", "hash and VLAN tag from the write-back", TX),
     case("tunnel", "IPv4 encapsulation and back", TX),
     Case {
         cold: true,
@@ -102,6 +105,40 @@ pub fn frame() -> Vec<u8> {
     let sum = (sum & 0xffff) + (sum >> 16);
     f[24..26].copy_from_slice(&(!(sum as u16)).to_be_bytes());
     f
+}
+
+/// What an 82599 writes back about that frame (datasheet section 7.1.6.2): RSS type, hash, VLAN tag 100 with its status bit.
+pub const WRITE_BACK: [u8; 16] = [2, 0, 0, 0, 0x78, 0x56, 0x34, 0x12, 0x0b, 0, 0, 0, 64, 0, 100, 0];
+
+/// Where the case `hints` finds that.
+pub fn layout() -> HintLayout {
+    let test = |offset, mask, value, negate| {
+        Some(Test {
+            offset,
+            width: 1,
+            mask,
+            value,
+            negate,
+        })
+    };
+    let (typed, tagged) = (test(0, 0x0f, 0, true), test(8, 0x08, 0x08, false));
+    let field = |kind, offset, width, mask, valid, table| HintField {
+        kind,
+        loc: Some(Loc {
+            offset,
+            width,
+            shift: 0,
+            mask,
+        }),
+        valid,
+        table,
+        source: HintSource::Hardware,
+    };
+    const TYPES: &[u32] = &[0, 9, 1, 10, 2, 3];
+    HintLayout::none()
+        .with(field(HintKind::RxHash, 4, 4, 0xffff_ffff, typed, None))
+        .with(field(HintKind::RxHashType, 0, 1, 0x0f, None, Some(TYPES)))
+        .with(field(HintKind::VlanTci, 14, 2, 0xffff, tagged, None))
 }
 
 /// `struct flow` of that frame, and of others beside it.

@@ -275,9 +275,14 @@ fn lane(case: &Case, engine: &'static str) -> Result<Lane, BenchError> {
         }
     } else {
         let kind: EngineKind = engine.parse()?;
+        let instance = |program: &Arc<Program>| {
+            let mut instance = program.instance(kind, 0)?;
+            instance.set_hints(&cases::layout());
+            Ok::<_, LoadError>(instance)
+        };
         Runner::Ours {
-            once: subject.once.instance(kind, 0)?,
-            many: subject.many.as_ref().map(|p| p.instance(kind, 0)).transpose()?,
+            once: instance(&subject.once)?,
+            many: subject.many.as_ref().map(instance).transpose()?,
         }
     };
     let nothing = match case.name == cases::drop().name || subject.many.is_some() {
@@ -421,7 +426,7 @@ impl Frames {
         let mut bufs: Vec<_> = self
             .memory
             .chunks_exact_mut(BUFFER)
-            .map(|buffer| XdpBuff::new(buffer, HEADROOM, len, 0, &[]))
+            .map(|buffer| XdpBuff::new(buffer, HEADROOM, len, 0, &cases::WRITE_BACK))
             .collect();
         f(&mut bufs);
     }

@@ -1,0 +1,229 @@
+//! Metadata kfuncs inline: what a queue's layout says becomes loads from the raw descriptor write-back.
+//!
+//! Code is compiled for a layout. A field that the layout does not have is its error number, a constant.
+
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, Value, types};
+
+use super::access::int;
+use super::function::Translator;
+use super::rt;
+use super::state::offset;
+use super::track::{Kind, Place, reaches};
+use crate::hint::{HintField, Loc, Test};
+use crate::insn::Insn;
+use crate::interp::errno;
+use crate::kfunc::Kfunc;
+use crate::{Errno, HintKind};
+
+/// What a kfunc writes through one of its pointers.
+struct Out {
+    /// Which of r1 to r5 points to it, counted from 0.
+    arg: usize,
+    len: i32,
+    kind: HintKind,
+    /// Its value where the queue does not deliver it; `None` if the whole call fails then.
+    missing: Option<u32>,
+    /// Whether it is in network order.
+    swapped: bool,
+}
+
+/// What a kfunc writes; the first is the one that it is asked for.
+fn outs(kfunc: Kfunc) -> Option<Vec<Out>> {
+    let out = |arg, len, kind, missing| Out {
+        arg,
+        len,
+        kind,
+        missing,
+        swapped: false,
+    };
+    Some(match kfunc {
+        Kfunc::RxHash => vec![
+            out(1, 4, HintKind::RxHash, None),
+            out(2, 4, HintKind::RxHashType, Some(0)),
+        ],
+        Kfunc::RxTimestamp => vec![out(1, 8, HintKind::RxTimestamp, None)],
+        Kfunc::RxVlanTag => vec![
+            out(2, 2, HintKind::VlanTci, None),
+            Out {
+                swapped: true,
+                ..out(1, 2, HintKind::VlanProto, Some(0x8100))
+            },
+        ],
+        Kfunc::RxPtype => vec![out(1, 4, HintKind::PacketType, None)],
+        Kfunc::RxMark => vec![out(1, 4, HintKind::Mark, None)],
+        Kfunc::RxCsum => vec![out(1, 4, HintKind::CsumStatus, None)],
+        Kfunc::RxHeaderLen => vec![out(1, 4, HintKind::HeaderLen, None)],
+        Kfunc::RxExtracted => vec![out(1, 4, HintKind::Extracted, None)],
+        Kfunc::Missing | Kfunc::HashToeplitz | Kfunc::HashCrc | Kfunc::HashXor => return None,
+    })
+}
+
+/// A field that is read inline, and the bytes of the write-back that it takes.
+fn plain(field: &HintField) -> Option<(Loc, usize)> {
+    let loc = field.loc?;
+    let loads = |width: u8| matches!(width, 1 | 2 | 4 | 8);
+    let test = field.valid.map_or((0, 1), |test| (test.offset, test.width));
+    let ends = [(loc.offset, loc.width), test].map(|(at, width)| usize::from(at) + usize::from(width));
+    let fits = loads(loc.width) && loads(test.1) && loc.shift < 64;
+    fits.then_some((loc, ends[0].max(ends[1])))
+}
+
+impl Translator<'_, '_> {
+    /// A kernel function.
+    pub fn kfunc(&mut self, insn: Insn, at: usize) {
+        let value = match self.metadata(Kfunc::by_id(insn.imm.into()), insn, at) {
+            Some(value) => value,
+            None => self.called(insn, at),
+        };
+        self.set(0, value);
+    }
+
+    fn called(&mut self, insn: Insn, at: usize) -> Value {
+        let id = self.c(insn.imm.into());
+        let [a, b, c, d, e] = self.args();
+        let [value, status] = self.call_rt(rt::kfunc as *const (), &[id, a, b, c, d, e], 2);
+        self.checked(status, at);
+        value
+    }
+
+    /// A metadata kfunc whose results go to the function's own stack.
+    fn metadata(&mut self, kfunc: Kfunc, insn: Insn, at: usize) -> Option<Value> {
+        let outs = outs(kfunc)?;
+        let args = self.env.facts.args(at);
+        let collection = self.env.collection;
+        let there = |out: &Out| {
+            let kind = args[out.arg];
+            matches!(kind, Kind::Stack(_)) && reaches(collection, kind, 0, out.len, true).is_some()
+        };
+        if args[0] != Kind::Ctx || !outs.iter().all(there) {
+            return None;
+        }
+        let layout = self.env.hints;
+        let Some(main) = layout.field(outs.first()?.kind) else {
+            return Some(self.c(errno(Errno::OPNOTSUPP) as i64));
+        };
+        let mut needs = plain(main)?.1;
+        for out in &outs[1..] {
+            if let Some(field) = layout.field(out.kind) {
+                needs = needs.max(plain(field)?.1);
+            }
+        }
+
+        let (absent, slow, done) = (self.b.create_block(), self.cold(), self.b.create_block());
+        let result = self.b.append_block_param(done, types::I64);
+        let buf = self.buf();
+        let raw = self.load_vm(types::I64, buf, offset::HINTS);
+        let len = self.load_vm(types::I32, buf, offset::HINTS_LEN);
+        let short = self
+            .b
+            .ins()
+            .icmp_imm_u(IntCC::UnsignedLessThan, len, needs as i64);
+        self.unless(short, slow);
+        if let Some(test) = main.valid {
+            let invalid = self.fails(raw, &test);
+            self.unless(invalid, absent);
+        }
+        // All are read before the first is written.
+        let mut values = Vec::new();
+        for out in &outs {
+            let value = match (layout.field(out.kind), out.missing) {
+                (Some(field), missing) => {
+                    let value = self.hint(raw, field)?;
+                    match (missing, field.valid) {
+                        (Some(missing), Some(test)) => {
+                            let invalid = self.fails(raw, &test);
+                            let missing = self.c(missing.into());
+                            self.b.ins().select(invalid, missing, value)
+                        }
+                        _ => value,
+                    }
+                }
+                (None, missing) => self.c(missing.unwrap_or(0).into()),
+            };
+            values.push(value);
+        }
+        let mut writes: Vec<_> = outs.iter().zip(values).collect();
+        // In the order of the pointers, as they may point to the same place.
+        writes.sort_by_key(|(out, _)| out.arg);
+        for (out, value) in writes {
+            let flags = self.flags(Place::Stack);
+            let to = self.reg(out.arg as u8 + 1);
+            let mut value = match out.len {
+                8 => value,
+                len => self.b.ins().ireduce(int(len), value),
+            };
+            if out.swapped && cfg!(target_endian = "little") {
+                value = self.b.ins().bswap(value);
+            }
+            self.b.ins().store(flags, value, to, 0);
+        }
+        let zero = self.c(0);
+        self.b.ins().jump(done, &[BlockArg::Value(zero)]);
+        self.absent(absent, done);
+        self.begin(slow);
+        let value = self.called(insn, at);
+        self.b.ins().jump(done, &[BlockArg::Value(value)]);
+        self.begin(done);
+        Some(result)
+    }
+
+    fn absent(&mut self, block: Block, done: Block) {
+        self.begin(block);
+        let value = self.c(errno(Errno::NODATA) as i64);
+        self.b.ins().jump(done, &[BlockArg::Value(value)]);
+    }
+
+    /// Bytes of the write-back as a number.
+    fn raw(&mut self, raw: Value, at: u8, width: u8) -> Value {
+        let flags = self.regions.hints;
+        self.load_zero_extended(flags, raw, at.into(), width.into())
+    }
+
+    /// Whether a field's validity test says that it is not there.
+    fn fails(&mut self, raw: Value, test: &Test) -> Value {
+        let bits = self.raw(raw, test.offset, test.width);
+        let bits = self.b.ins().band_imm_s(bits, test.mask as i64);
+        let value = self.c(test.value as i64);
+        let code = if test.negate {
+            IntCC::Equal
+        } else {
+            IntCC::NotEqual
+        };
+        self.b.ins().icmp(code, bits, value)
+    }
+
+    /// A field's value.
+    fn hint(&mut self, raw: Value, field: &HintField) -> Option<Value> {
+        let (loc, _) = plain(field)?;
+        let mut value = self.raw(raw, loc.offset, loc.width);
+        if loc.shift > 0 {
+            value = self.b.ins().ushr_imm_s(value, i64::from(loc.shift));
+        }
+        let all = if loc.width == 8 {
+            u64::MAX
+        } else {
+            (1 << (8 * u32::from(loc.width))) - 1
+        };
+        if loc.mask & (all >> loc.shift) != all >> loc.shift {
+            value = self.b.ins().band_imm_s(value, loc.mask as i64);
+        }
+        let Some(table) = field.table else {
+            return Some(value);
+        };
+        // What lies past the table's end is 0.
+        let zero = self.c(0);
+        if table.is_empty() {
+            return Some(zero);
+        }
+        let len = self.c(table.len() as i64);
+        let inside = self.b.ins().icmp(IntCC::UnsignedLessThan, value, len);
+        let index = self.b.ins().select(inside, value, zero);
+        let at = self.b.ins().ishl_imm_s(index, 2);
+        let base = self.c(table.as_ptr().expose_provenance() as i64);
+        let entry = self.b.ins().iadd(base, at);
+        let flags = self.regions.hints;
+        let entry = self.load_zero_extended(flags, entry, 0, 4);
+        Some(self.b.ins().select(inside, entry, zero))
+    }
+}
