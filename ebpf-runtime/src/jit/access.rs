@@ -3,10 +3,11 @@
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{AtomicRmwOp, Block, BlockArg, InstBuilder, MemFlagsData, Type, Value, types};
 
+use super::facts::Place;
 use super::function::Translator;
 use super::rt;
 use super::state::offset;
-use super::track::{Access, Place};
+use super::track::Access;
 use crate::insn::{self, Insn, atomic};
 
 pub(super) fn int(len: i32) -> Type {

@@ -51,7 +51,10 @@ impl Bytes {
     /// `to` is `from` moved by `by` bytes.
     pub fn moved(&mut self, from: Value, to: Value, by: i64) {
         let (root, off) = self.root(from);
-        if let Some(sum) = by.checked_add(off.into()).filter(|sum| sum.abs() <= REACH) {
+        if let Some(sum) = by
+            .checked_add(off.into())
+            .filter(|sum| (-REACH..=REACH).contains(sum))
+        {
             self.roots.insert(to, (root, sum as i32));
         }
     }

@@ -80,7 +80,7 @@ impl Translator<'_, '_> {
     fn random(&mut self) -> Value {
         let state = self.state;
         let mut x = self.load_vm(types::I64, state, offset::RANDOM);
-        for by in [12, -25, 27] {
+        for by in [12i64, -25, 27] {
             let shifted = match by {
                 -25 => self.b.ins().ishl_imm_s(x, 25),
                 by => self.b.ins().ushr_imm_s(x, by),

@@ -13,10 +13,11 @@ use cranelift_codegen::{CodegenError, Context, FinalizedRelocTarget};
 use cranelift_frontend::FunctionBuilderContext;
 
 use super::code::Text;
+use super::facts::Facts;
 use super::function::{self, Form};
 use super::schedule;
 use super::state::{BatchFn, PlainFn};
-use super::track::{self, Facts};
+use super::track;
 use crate::insn::{self, Insn};
 use crate::kfunc::Kfunc;
 use crate::maps::MapType;

@@ -6,10 +6,12 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, Value, types};
 
 use super::access::int;
+use super::facts::Place;
 use super::function::Translator;
+use super::kind::Kind;
 use super::rt;
 use super::state::offset;
-use super::track::{Kind, Place, reaches};
+use super::track::reaches;
 use crate::hint::{HintField, Loc, Test};
 use crate::insn::Insn;
 use crate::interp::errno;
@@ -110,7 +112,7 @@ impl Translator<'_, '_> {
             }
         }
 
-        let (absent, slow, done) = (self.b.create_block(), self.cold(), self.b.create_block());
+        let (slow, done) = (self.cold(), self.b.create_block());
         let result = self.b.append_block_param(done, types::I64);
         let buf = self.buf();
         let raw = self.load_vm(types::I64, buf, offset::HINTS);
@@ -120,10 +122,12 @@ impl Translator<'_, '_> {
             .ins()
             .icmp_imm_u(IntCC::UnsignedLessThan, len, needs as i64);
         self.unless(short, slow);
-        if let Some(test) = main.valid {
+        let absent = main.valid.map(|test| {
+            let absent = self.b.create_block();
             let invalid = self.fails(raw, &test);
             self.unless(invalid, absent);
-        }
+            absent
+        });
         // All are read before the first is written.
         let mut values = Vec::new();
         for out in &outs {
@@ -160,7 +164,9 @@ impl Translator<'_, '_> {
         }
         let zero = self.c(0);
         self.b.ins().jump(done, &[BlockArg::Value(zero)]);
-        self.absent(absent, done);
+        if let Some(absent) = absent {
+            self.absent(absent, done);
+        }
         self.begin(slow);
         let value = self.called(insn, at);
         self.b.ins().jump(done, &[BlockArg::Value(value)]);

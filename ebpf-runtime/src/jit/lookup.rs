@@ -4,10 +4,12 @@ use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, MemFlagsData, Value, types};
 
 use super::calls::LOOKUP;
+use super::facts::Place;
 use super::function::Translator;
+use super::kind::Kind;
 use super::rt;
 use super::state::offset;
-use super::track::{self, Kind, Place};
+use super::track;
 use crate::maps::{ArrayShape, HashShape, KEY, Map, SEEN, STATE};
 
 /// Longest key that is hashed inline.

@@ -1,7 +1,7 @@
 //! The JIT: programs as machine code, by cranelift.
 //!
 //! ```text
-//! track     which accesses are certain to be in bounds, by data flow or by the verifier's proof
+//! track     which accesses are certain to be in bounds, by data flow or by the verifier's proof: facts; kind: what registers hold
 //! compile   one program: each function through `function`, `access`, `calls`, `lookup`, `alu`; linked, put into `code`
 //! function  instructions of one function to cranelift's form: blocks, jumps, calls, the loop over a batch
 //! flow      blocks and jumps, and what is known on the way; loops: those laid out turn after turn
@@ -27,9 +27,11 @@ mod calls;
 mod code;
 mod compile;
 mod entry;
+mod facts;
 mod flow;
 mod function;
 mod hints;
+mod kind;
 mod known;
 mod lookup;
 mod loops;
