@@ -1,7 +1,7 @@
 //! Helpers and kfuncs: what a program can call. Numbers and meanings are those of `enum bpf_func_id` in linux/bpf.h
 //! and of bpf-helpers(7); results that are errors are negative error numbers, as there.
 
-mod clock;
+pub(crate) mod clock;
 mod csum;
 mod kfunc;
 mod map;
@@ -13,7 +13,6 @@ mod text;
 
 use crate::interp::{Core, Then, errno};
 use crate::{Errno, Fault, XdpBuff};
-pub(crate) use clock::{RANDOM_FACTOR, now};
 pub(crate) use kfunc::call as kfunc;
 
 /// What a call leads to.

@@ -88,7 +88,7 @@ impl Translator<'_, '_> {
             x = self.b.ins().bxor(x, shifted);
         }
         self.store_vm(x, state, offset::RANDOM);
-        let factor = self.c(helpers::RANDOM_FACTOR as i64);
+        let factor = self.c(helpers::clock::RANDOM_FACTOR as i64);
         let product = self.b.ins().imul(x, factor);
         self.b.ins().ushr_imm_s(product, 32)
     }

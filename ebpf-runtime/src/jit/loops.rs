@@ -22,7 +22,7 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    /// The values that the counter has after each turn but the last, and then that of the last, if it begins with `start`; `None` where there are too many turns.
+    /// The values that the counter has at the end of each turn, if it begins with `start`; `None` where there are too many.
     pub fn turns(&self, body: &Body, start: i64) -> Option<Vec<i64>> {
         let (step, test) = (body.insns[self.step], body.insns[self.test]);
         let most = MOST / (self.last + 1 - self.head);

@@ -1,12 +1,14 @@
 //! The JIT: programs as machine code, by cranelift.
 //!
 //! ```text
-//! track     which accesses are certain to be in bounds, by data flow or by the verifier's proof: facts; kind: what registers hold
-//! compile   one program: each function through `function`, `access`, `calls`, `lookup`, `alu`; linked, put into `code`
-//! function  instructions of one function to cranelift's form: blocks, jumps, calls, the loop over a batch
-//! flow      blocks and jumps, and what is known on the way; loops: those laid out turn after turn
-//! bytes     what numbers are made of; known: what bytes of the stack hold; stores: those to the frame, held back
-//! adjust    moves of a frame's edges; hints: metadata kfuncs; prune: takes out loads that nothing needs; schedule: the order of the rest
+//! track     which accesses are certain to be in bounds, by data flow or by the verifier's proof (facts, kind)
+//! compile   one program: each function through `function`, linked, put into `code`
+//! function  what instructions become; entry: the loop over a batch; flow: blocks, jumps, what is known on the way
+//! loops     loops that are laid out turn after turn
+//! access    loads and stores; bytes: what numbers are made of; known: what bytes of the stack hold; stores: those to the
+//!           frame, held back
+//! calls     helpers; lookup: maps; adjust: moves of a frame's edges; hints: metadata kfuncs; alu: arithmetic
+//! prune     takes out loads that nothing needs; schedule: the order of the rest
 //! state     what compiled code and the runtime share; rt: what compiled code calls
 //! ```
 //!

@@ -79,7 +79,7 @@ pub(super) fn helper_address(id: i32) -> Option<*const ()> {
 /// A clock, by its helper's number.
 unsafe extern "C" fn clock<const ID: i32>(state: *mut State) -> u64 {
     // SAFETY: called by compiled code with its own state, to which no reference is alive.
-    helpers::now(ID, unsafe { &(*state).core })
+    helpers::clock::now(ID, unsafe { &(*state).core })
 }
 
 /// Addresses of the clocks: they take the state alone and cannot fail.

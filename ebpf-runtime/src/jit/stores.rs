@@ -95,7 +95,7 @@ impl Pending {
 const FIELDS: [i32; 3] = [6, 12, 14];
 
 impl Translator<'_, '_> {
-    /// Bytes of a frame that a held back store covers; after that no load at this place need care.
+    /// Bytes of a frame that held back stores cover. Where they cover only some of them, they are made.
     pub fn held_back(&mut self, root: Value, off: i32, len: i32) -> Option<Value> {
         match self.pending.find(root, off, len) {
             Found::Nothing => None,
