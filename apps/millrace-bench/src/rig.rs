@@ -129,7 +129,9 @@ impl Rig {
 /// The least that an application does to a frame before it sends it back: its addresses change places.
 fn send_back(frame: PassedFrame<'_>) -> PassAction {
     if let Some(addresses) = frame.data.first_chunk_mut::<12>() {
-        addresses.rotate_left(6);
+        let was = *addresses;
+        addresses[..6].copy_from_slice(&was[6..]);
+        addresses[6..].copy_from_slice(&was[..6]);
     }
     PassAction::Transmit
 }

@@ -36,11 +36,15 @@ pub struct Far {
     pub from_device: VecDeque<Vec<u8>>,
     pub up: bool,
     pub broken: bool,
+    /// The wire takes whole frames only: none may be filled in its own memory.
+    pub no_room: bool,
 }
 
 struct TestWire {
     far: Arc<Mutex<Far>>,
     current: Vec<u8>,
+    /// Memory for the next frame.
+    room: Vec<u8>,
     /// A network: it has something to poll, so frames do not wait for a receiver that is off.
     event: OwnedFd,
 }
@@ -62,6 +66,19 @@ impl Wire for TestWire {
     fn send(&mut self, frame: &[u8]) -> io::Result<SendOutcome> {
         self.far.lock().unwrap().from_device.push_back(frame.to_vec());
         Ok(SendOutcome::Sent)
+    }
+    fn room(&mut self, len: usize) -> Option<&mut [u8]> {
+        if self.far.lock().unwrap().no_room {
+            return None;
+        }
+        // What an earlier frame may have left there.
+        self.room = vec![0xa5; len];
+        Some(&mut self.room)
+    }
+    fn commit(&mut self, len: usize) {
+        self.room.truncate(len);
+        let frame = std::mem::take(&mut self.room);
+        self.far.lock().unwrap().from_device.push_back(frame);
     }
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
@@ -119,6 +136,7 @@ impl Rig {
         let wire = TestWire {
             far: far.clone(),
             current: Vec::new(),
+            room: Vec::new(),
             event: eventfd(),
         };
         let clock = ManualClock::default();

@@ -527,3 +527,96 @@ fn an_unmapped_address_faults_and_does_nothing_else() {
     rig.settle();
     assert_eq!(rig.counter("tx_dma_faults"), 2);
 }
+
+/// What is left of a transmission: frames, statistics, descriptors done, how far the queue got.
+fn outcome(no_room: bool, frame: &[u8], descriptors: &[[u64; 2]]) -> (Vec<Vec<u8>>, Vec<u32>, Vec<bool>) {
+    let mut rig = Rig::running(1, 16);
+    rig.far.lock().unwrap().no_room = no_room;
+    rig.store(SCRATCH, frame);
+    rig.transmit(0, 0, descriptors);
+    let done = (0..descriptors.len() as u32).map(|i| is_done(&rig, i)).collect();
+    let registers = [
+        regs::GPTC,
+        regs::GOTCL,
+        regs::TPT,
+        regs::PTC64,
+        regs::PTC127,
+        regs::MPTC,
+        regs::BPTC,
+        regs::TDH,
+    ];
+    let mut counts: Vec<u32> = registers.iter().map(|reg| rig.read(*reg)).collect();
+    let names = ["tx_frames", "tx_checksummed", "tx_malformed", "tx_dma_faults"];
+    counts.extend(names.map(|name| rig.counter(name) as u32));
+    (rig.sent(), counts, done)
+}
+
+#[test]
+fn a_wire_with_room_of_its_own_gets_what_any_other_wire_gets() {
+    let frame = from_port().udp(1, 2).no_udp_checksum().payload(&[3; 80]).build();
+    let context = Context {
+        mac_len: 14,
+        ip_len: 20,
+        tucmd: tucmd::IPV4 | tucmd::L4T_UDP,
+        ..Context::default()
+    };
+    // Both checksum fields lie outside of so short a frame.
+    let nowhere = Context {
+        mac_len: 100,
+        ..context
+    };
+    let all = popts::TXSM | popts::IXSM;
+    let of = |len: usize, popts: u8, addr: u64| {
+        Data {
+            popts,
+            cc: popts != 0,
+            ..data(addr, len, LAST)
+        }
+        .encode()
+    };
+    let whole = of(frame.len(), 0, SCRATCH);
+    let cases: [(&str, Vec<[u64; 2]>, usize); 9] = [
+        ("plain", vec![whole, whole], 2),
+        (
+            "shorter than any frame on a wire",
+            vec![of(20, 0, SCRATCH), whole],
+            2,
+        ),
+        ("no frame at all", vec![whole, of(13, 0, SCRATCH), whole], 1),
+        (
+            "checksums",
+            vec![context.encode(), of(frame.len(), all, SCRATCH)],
+            1,
+        ),
+        (
+            "one of them",
+            vec![context.encode(), of(frame.len(), popts::IXSM, SCRATCH)],
+            1,
+        ),
+        (
+            "checksums nowhere",
+            vec![nowhere.encode(), of(60, all, SCRATCH), whole],
+            0,
+        ),
+        ("memory that is not there", vec![whole, of(60, 0, 0x10), whole], 1),
+        (
+            "gathered between plain ones",
+            vec![
+                whole,
+                data(SCRATCH, 40, 0).encode(),
+                of(60, 0, SCRATCH + 40),
+                whole,
+            ],
+            3,
+        ),
+        ("to everybody", vec![of(60, 0, SCRATCH + 0x1000)], 1),
+    ];
+    for (name, descriptors, sent) in cases {
+        let mut memory = frame.clone();
+        memory.resize(0x1000, 0);
+        memory.extend([0xff; 60]);
+        let with = outcome(false, &memory, &descriptors);
+        assert_eq!(with, outcome(true, &memory, &descriptors), "{name}");
+        assert_eq!(with.0.len(), sent, "{name}");
+    }
+}

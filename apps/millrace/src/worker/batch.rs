@@ -260,7 +260,7 @@ impl Slot {
         } else {
             None
         };
-        let mut own = ArrayVec::<u8, BATCH>::new();
+        let (mut own, mut count) = ([0u8; BATCH], 0);
         for i in bits(frames) {
             if same != Some(self.queue) {
                 let queue = same.unwrap_or_else(|| self.choose(i, scratch.cpu));
@@ -270,9 +270,11 @@ impl Slot {
                     continue;
                 }
             }
-            own.push(i as u8);
+            // There are no more bits than places.
+            own[count % BATCH] = i as u8;
+            count += 1;
         }
-        self.push(&own);
+        self.push(&own[..count.min(BATCH)]);
     }
 
     /// The TX queue for frame `i`.
