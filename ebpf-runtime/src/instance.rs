@@ -43,7 +43,9 @@ impl Instance {
         let engine = match kind {
             EngineKind::Jit => Engine::Jit(Jit::new(program, worker)?),
             EngineKind::Interp => Engine::Interp(Box::new(Interp::new(program, worker))),
-            EngineKind::Rbpf => Engine::Foreign(Box::new(Foreign::new(program, worker)?)),
+            EngineKind::Rbpf | EngineKind::RbpfInterp => {
+                Engine::Foreign(Box::new(Foreign::new(program, worker, kind)?))
+            }
         };
         let several = match engine {
             Engine::Interp(_) => None,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::interp::Core;
-use crate::{FaultReport, InstanceStats, LoadError, Program, Verdict, XdpBuff};
+use crate::{EngineKind, FaultReport, InstanceStats, LoadError, Program, Verdict, XdpBuff};
 
 /// Why there is no such engine in this build.
 pub(crate) const UNAVAILABLE: Option<&str> = Some(if cfg!(feature = "rbpf") {
@@ -17,9 +17,9 @@ pub(crate) const UNAVAILABLE: Option<&str> = Some(if cfg!(feature = "rbpf") {
 pub(crate) enum Foreign {}
 
 impl Foreign {
-    pub fn new(_: &Arc<Program>, _: u32) -> Result<Foreign, LoadError> {
+    pub fn new(_: &Arc<Program>, _: u32, engine: EngineKind) -> Result<Foreign, LoadError> {
         Err(LoadError::EngineUnavailable(
-            "rbpf",
+            engine.name(),
             UNAVAILABLE.unwrap_or_default(),
         ))
     }

@@ -18,6 +18,8 @@ pub enum EngineKind {
     Jit,
     /// The rbpf crate's JIT, for comparison: what it does wrong is refused ([`LoadError::EngineRefused`]).
     Rbpf,
+    /// The rbpf crate's interpreter, for comparison too.
+    RbpfInterp,
 }
 
 impl Default for EngineKind {
@@ -35,12 +37,12 @@ impl EngineKind {
         match self {
             EngineKind::Interp => None,
             EngineKind::Jit => jit::UNAVAILABLE,
-            EngineKind::Rbpf => foreign::UNAVAILABLE,
+            EngineKind::Rbpf | EngineKind::RbpfInterp => foreign::UNAVAILABLE,
         }
     }
 
-    /// The engines of this build that run whatever the verifier accepts, the default first. [`EngineKind::Rbpf`], which is
-    /// for comparison, does not.
+    /// The engines of this build that run whatever the verifier accepts, the default first. Those of rbpf, which
+    /// are for comparison, do not.
     pub fn available() -> Vec<EngineKind> {
         [EngineKind::Jit, EngineKind::Interp]
             .into_iter()
@@ -54,6 +56,7 @@ impl EngineKind {
             EngineKind::Interp => "interp",
             EngineKind::Jit => "jit",
             EngineKind::Rbpf => "rbpf",
+            EngineKind::RbpfInterp => "rbpf-interp",
         }
     }
 }
@@ -66,8 +69,9 @@ impl std::str::FromStr for EngineKind {
             "interp" => Ok(EngineKind::Interp),
             "jit" => Ok(EngineKind::Jit),
             "rbpf" => Ok(EngineKind::Rbpf),
+            "rbpf-interp" => Ok(EngineKind::RbpfInterp),
             other => Err(LoadError::Unsupported(format!(
-                "unknown engine `{other}`; there are interp, jit and rbpf"
+                "unknown engine `{other}`; there are interp, jit, rbpf and rbpf-interp"
             ))),
         }
     }

@@ -61,19 +61,21 @@ fn case(what: String, body: &[Vec<u8>], want: u64) -> Case {
 }
 
 /// Runs on rbpf those cases that it does not refuse, and says how many it does and why.
-fn on_rbpf(name: &str, cases: &[Case]) {
+fn on_rbpf(name: &str, engine: EngineKind, cases: &[Case]) {
     let mut refused: BTreeMap<String, usize> = BTreeMap::new();
     let mut ran = 0;
     for case in cases {
-        let reason = match case.program.instance(EngineKind::Rbpf, 0) {
+        let reason = match case.program.instance(engine, 0) {
             Ok(mut instance) => {
                 let (verdict, frame) = common::run(&mut instance, &[0u8; 64]);
                 let got = u64::from_le_bytes(frame[..8].try_into().unwrap());
                 let right = (verdict.raw, got) == (2, case.want);
                 assert!(
                     right,
-                    "{} on rbpf: got {got:#x}, want {:#x}",
-                    case.what, case.want
+                    "{} on {}: got {got:#x}, want {:#x}",
+                    case.what,
+                    engine.name(),
+                    case.want
                 );
                 ran += 1;
                 continue;
@@ -81,14 +83,18 @@ fn on_rbpf(name: &str, cases: &[Case]) {
             Err(LoadError::EngineRefused { reason, .. }) => reason,
             Err(LoadError::Refused(_)) => "the verifier refuses it".into(),
             Err(error @ LoadError::EngineUnavailable(..)) => {
-                println!("SKIP {name} (on rbpf): {error}");
+                println!("SKIP {name} (on {}): {error}", engine.name());
                 return;
             }
             Err(error) => panic!("{}: {error}", case.what),
         };
         *refused.entry(reason).or_default() += 1;
     }
-    println!("{name}: rbpf runs {ran} of {}; refused: {refused:?}", cases.len());
+    println!(
+        "{name}: {} runs {ran} of {}; refused: {refused:?}",
+        engine.name(),
+        cases.len()
+    );
 }
 
 /// Runs the cases here, and a share of them in the kernel.
@@ -103,7 +109,9 @@ fn check(name: &str, cases: &[Case]) {
             assert_eq!(got, case.want, "{what}: got {got:#x}, want {:#x}", case.want);
         }
     }
-    on_rbpf(name, cases);
+    for engine in [EngineKind::Rbpf, EngineKind::RbpfInterp] {
+        on_rbpf(name, engine, cases);
+    }
     if !kernel::available(&format!("{name} (in the kernel)")) {
         return;
     }

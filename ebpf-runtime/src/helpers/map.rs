@@ -10,7 +10,7 @@ const SPINS: u32 = 1 << 20;
 
 /// `bpf_map_lookup_elem`.
 #[inline]
-pub(super) fn lookup(core: &mut Core, buf: &mut XdpBuff<'_>, a: [u64; 5]) -> Result<u64, Fault> {
+pub(crate) fn lookup(core: &mut Core, buf: &mut XdpBuff<'_>, a: [u64; 5]) -> Result<u64, Fault> {
     lookup_on(core, buf, a[0], a[1], core.worker)
 }
 

@@ -14,6 +14,10 @@ mod text;
 use crate::interp::{Core, Then, errno};
 use crate::{Errno, Fault, XdpBuff};
 pub(crate) use kfunc::call as kfunc;
+pub(crate) use map::lookup;
+
+/// Number of `bpf_map_lookup_elem`.
+pub(crate) const LOOKUP: i32 = 1;
 
 /// What a call leads to.
 pub(crate) enum Outcome {

@@ -1,6 +1,7 @@
 //! Arithmetic with edge cases (RFC 9669 section 4.1): division by zero gives 0, modulo by zero leaves the dividend, the
 //! most negative number divided by -1 is itself.
 
+#[inline(always)]
 pub(super) fn div64(a: u64, b: u64, signed: bool) -> u64 {
     match (b, signed) {
         (0, _) => 0,
@@ -9,6 +10,7 @@ pub(super) fn div64(a: u64, b: u64, signed: bool) -> u64 {
     }
 }
 
+#[inline(always)]
 pub(super) fn div32(a: u32, b: u32, signed: bool) -> u32 {
     match (b, signed) {
         (0, _) => 0,
@@ -17,6 +19,7 @@ pub(super) fn div32(a: u32, b: u32, signed: bool) -> u32 {
     }
 }
 
+#[inline(always)]
 pub(super) fn mod64(a: u64, b: u64, signed: bool) -> u64 {
     match (b, signed) {
         (0, _) => a,
@@ -25,6 +28,7 @@ pub(super) fn mod64(a: u64, b: u64, signed: bool) -> u64 {
     }
 }
 
+#[inline(always)]
 pub(super) fn mod32(a: u32, b: u32, signed: bool) -> u32 {
     match (b, signed) {
         (0, _) => a,
@@ -34,7 +38,8 @@ pub(super) fn mod32(a: u32, b: u32, signed: bool) -> u32 {
 }
 
 /// Byte-order conversion of the low `bits`; the machine is little-endian as `swap` tells it.
-pub(super) fn swap(value: u64, bits: i64, swap: bool) -> u64 {
+#[inline(always)]
+pub(super) fn swap(value: u64, bits: i32, swap: bool) -> u64 {
     match (bits, swap) {
         (16, true) => u64::from((value as u16).swap_bytes()),
         (32, true) => u64::from((value as u32).swap_bytes()),
@@ -42,15 +47,5 @@ pub(super) fn swap(value: u64, bits: i64, swap: bool) -> u64 {
         (16, false) => u64::from(value as u16),
         (32, false) => u64::from(value as u32),
         (_, false) => value,
-    }
-}
-
-/// `MOVSX`: the low `bits` sign-extended to 64.
-pub(super) fn extend(value: u64, bits: i32) -> u64 {
-    match bits {
-        8 => value as i8 as i64 as u64,
-        16 => value as i16 as i64 as u64,
-        32 => value as i32 as i64 as u64,
-        _ => value,
     }
 }

@@ -2,10 +2,13 @@
 //! access through [`Space`].
 //!
 //! [`Interp`] owns what a worker needs to run a program: its translated code ([`unit`]), and [`Core`], the state that
-//! instructions and helpers work on. [`exec`] is the instruction loop, [`alu`] the arithmetic that has edge cases.
+//! instructions and helpers work on. [`op`] is one instruction as translated, [`exec`] the instruction loop, [`frames`] calls and
+//! callbacks, [`alu`] the arithmetic that has edge cases.
 
 mod alu;
 mod exec;
+mod frames;
+mod op;
 mod unit;
 
 use std::sync::Arc;
@@ -14,9 +17,12 @@ use crate::mem::space::{CTX_ADDR, FRAMES, Space};
 use crate::program::Program;
 use crate::routes::RouteReader;
 use crate::{Fault, FaultReport, Frags, HintLayout, Hook, InstanceStats, Redirect, Verdict, XdpBuff};
-use exec::{Frame, Stop};
+use exec::Stop;
+use frames::Frame;
+use op::REGS;
 
-pub(crate) use exec::{MAY_GOTO_MAX, Then, Watch, context, errno};
+pub(crate) use exec::{MAY_GOTO_MAX, Watch};
+pub(crate) use frames::{Then, context, errno};
 use unit::Unit;
 
 /// Instructions a run may execute unless [`crate::Instance::set_budget`] says otherwise.
@@ -76,7 +82,7 @@ impl Core {
 #[derive(Debug)]
 pub(crate) struct Machine {
     /// r0 to r10; as many as a 4-bit register number can name.
-    pub regs: [u64; 16],
+    pub regs: [u64; REGS],
     pub pc: usize,
     pub unit: usize,
     pub depth: usize,
@@ -105,7 +111,7 @@ impl Interp {
         let maps = space.map_count();
         let core = Core::new(space, worker, program.id());
         let machine = Machine {
-            regs: [0; 16],
+            regs: [0; REGS],
             pc: 0,
             unit: 0,
             depth: 0,
@@ -136,7 +142,7 @@ impl Interp {
         core.redirect = Redirect::default();
         core.space.truncate_maps(self.maps);
         core.space.set_depth(0);
-        machine.regs = [0; 16];
+        machine.regs = [0; REGS];
         machine.regs[1] = CTX_ADDR;
         machine.regs[10] = core.space.frame_pointer(0);
         (machine.pc, machine.unit, machine.depth) = (0, 0, 0);

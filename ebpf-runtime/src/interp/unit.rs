@@ -2,43 +2,11 @@
 
 use std::sync::Arc;
 
+use super::op::{Code, Op, Reg};
+use crate::helpers;
 use crate::insn::{self, Insn};
-use crate::mem::space::{Space, func_addr, map_addr};
+use crate::mem::space::{FRAME, Space, func_addr, map_addr};
 use crate::program::{Body, Collection};
-
-/// One instruction. A 64-bit load keeps its two slots, so positions are those of the linked program.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Op {
-    pub code: u8,
-    pub dst: u8,
-    pub src: u8,
-    /// Memory offset, or the absolute target of a jump or call.
-    pub off: i32,
-    pub imm: i64,
-    /// A function begins here that needs its frame zeroed.
-    pub clears: bool,
-}
-
-impl Op {
-    /// The address and length that a load or store was about, for reports.
-    pub fn access(&self, regs: &[u64; 16]) -> (u64, u64) {
-        let len = match self.code & 0x18 {
-            0x00 => 4,
-            0x08 => 2,
-            0x10 => 1,
-            _ => 8,
-        };
-        let base = match self.code & 0x07 {
-            insn::LDX => self.src,
-            insn::ST | insn::STX => self.dst,
-            _ => return (0, 0),
-        };
-        (
-            regs[usize::from(base & 15)].wrapping_add_signed(self.off.into()),
-            len,
-        )
-    }
-}
 
 /// A program translated for one instance.
 #[derive(Debug)]
@@ -55,24 +23,15 @@ impl Unit {
         let mut code = Vec::with_capacity(body.insns.len());
         let mut skip = false;
         for (at, insn) in body.insns.iter().enumerate() {
-            let second = body.insns.get(at + 1);
-            let mut op = Op {
-                code: insn.code,
-                dst: insn.dst,
-                src: insn.src,
-                off: i32::from(insn.off),
-                imm: i64::from(insn.imm),
-                clears: false,
-            };
+            let mut op = op(*insn, at);
             if skip {
                 skip = false;
+                op.code = Code::Unknown;
             } else if insn.is_wide() {
                 skip = true;
-                op.imm = wide(*insn, second.map_or(0, |s| s.imm), collection, &indexes) as i64;
-            } else if insn.code == insn::JA32 || (insn.code == insn::CALL && insn.src == insn::CALL_LOCAL) {
-                op.off = target(at, insn.imm);
-            } else if matches!(insn.class(), insn::JMP | insn::JMP32) && insn.code != insn::CALL {
-                op.off = target(at, i32::from(insn.off));
+                let high = body.insns.get(at + 1).map_or(0, |second| second.imm);
+                let value = wide(*insn, high, collection, &indexes);
+                (op.imm, op.high) = (value as i32, (value >> 32) as i32);
             }
             code.push(op);
         }
@@ -87,6 +46,83 @@ impl Unit {
             code: code.into_boxed_slice(),
             _collection: collection.clone(),
         }
+    }
+}
+
+/// An instruction by itself.
+fn op(insn: Insn, at: usize) -> Op {
+    let mut op = Op {
+        code: Code::plain(insn.code),
+        dst: Reg::of(insn.dst),
+        src: Reg::of(insn.src),
+        clears: false,
+        off: i32::from(insn.off),
+        imm: insn.imm,
+        high: 0,
+    };
+    match (op.code, insn.src) {
+        (Code::Ja32, _) => op.off = target(at, insn.imm),
+        (Code::Helper, insn::CALL_LOCAL) => {
+            op.code = Code::Local;
+            op.off = target(at, insn.imm);
+        }
+        (Code::Helper, insn::CALL_KFUNC) => op.code = Code::Kfunc,
+        (Code::Helper, _) if insn.imm == helpers::LOOKUP => op.code = Code::Lookup,
+        (Code::Helper | Code::Exit, _) => {}
+        _ if matches!(insn.class(), insn::JMP | insn::JMP32) => op.off = target(at, i32::from(insn.off)),
+        _ => {}
+    }
+    if matches!(insn.class(), insn::ALU | insn::ALU64) && insn.off != 0 {
+        op.code = signed(op.code, insn.off);
+    }
+    in_frame(op)
+}
+
+/// Operations on signed numbers, which the offset tells from the others (RFC 9669 section 4.1).
+fn signed(code: Code, off: i16) -> Code {
+    match (code, off) {
+        (Code::Div64I, _) => Code::SDiv64I,
+        (Code::Div64R, _) => Code::SDiv64R,
+        (Code::Div32I, _) => Code::SDiv32I,
+        (Code::Div32R, _) => Code::SDiv32R,
+        (Code::Mod64I, _) => Code::SMod64I,
+        (Code::Mod64R, _) => Code::SMod64R,
+        (Code::Mod32I, _) => Code::SMod32I,
+        (Code::Mod32R, _) => Code::SMod32R,
+        (Code::Mov64R, 8) => Code::Sext8To64,
+        (Code::Mov64R, 16) => Code::Sext16To64,
+        (Code::Mov64R, 32) => Code::Sext32To64,
+        (Code::Mov32R, 8) => Code::Sext8To32,
+        (Code::Mov32R, 16) => Code::Sext16To32,
+        _ => code,
+    }
+}
+
+/// An access by way of r10, which no program can change, to the function's own frame: where it goes is known now.
+fn in_frame(op: Op) -> Op {
+    let (code, base, len) = match op.code {
+        Code::Load8 => (Code::Frame8, op.src, 1),
+        Code::Load16 => (Code::Frame16, op.src, 2),
+        Code::Load32 => (Code::Frame32, op.src, 4),
+        Code::Load64 => (Code::Frame64, op.src, 8),
+        Code::Store8I => (Code::ToFrame8I, op.dst, 1),
+        Code::Store16I => (Code::ToFrame16I, op.dst, 2),
+        Code::Store32I => (Code::ToFrame32I, op.dst, 4),
+        Code::Store64I => (Code::ToFrame64I, op.dst, 8),
+        Code::Store8R => (Code::ToFrame8R, op.dst, 1),
+        Code::Store16R => (Code::ToFrame16R, op.dst, 2),
+        Code::Store32R => (Code::ToFrame32R, op.dst, 4),
+        Code::Store64R => (Code::ToFrame64R, op.dst, 8),
+        _ => return op,
+    };
+    let frame = FRAME as i32;
+    if base != Reg::R10 || !(-frame..=-len).contains(&op.off) {
+        return op;
+    }
+    Op {
+        code,
+        off: frame + op.off,
+        ..op
     }
 }
 

@@ -1,7 +1,7 @@
 //! The room for raw memory: everything the crate dereferences, it dereferences here.
 //!
 //! [`arena::Arena`] is memory that maps keep their entries in; [`space::Space`] is the set of regions a running
-//! program may touch and does each of its accesses, checked; [`packet`] moves the edges of a frame. The rest of the
+//! program may touch and does each of its accesses, checked, with [`window`] as the shortest way to the frame; [`packet`] moves the edges of a frame. The rest of the
 //! crate is safe code over these. [`kernel`] talks to the kernel's own eBPF, to compare with.
 #![allow(unsafe_code)]
 
@@ -9,3 +9,4 @@ pub(crate) mod arena;
 pub(crate) mod kernel;
 pub(crate) mod packet;
 pub(crate) mod space;
+pub(crate) mod window;

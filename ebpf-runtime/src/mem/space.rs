@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use super::arena::Range;
+use super::window::{Window, peek, poke};
 use crate::hook::{SKB_SIZE, SkBuff, SkbInfo};
 use crate::insn::atomic;
 use crate::maps::Map;
@@ -60,6 +61,8 @@ pub(crate) struct Space {
     low: usize,
     /// End of what is accessible: the first frame's top, or a word more while a callback is given an array's index.
     high: usize,
+    /// The value used last.
+    hot: Range,
     cache: [Range; CACHED],
     next: usize,
     maps: Vec<Arc<Map>>,
@@ -94,6 +97,7 @@ impl Space {
             stack: Box::new(Stack([0; STACK + 64])),
             low: STACK - FRAME,
             high: STACK,
+            hot: Range::EMPTY,
             cache: [Range::EMPTY; CACHED],
             next: 0,
             maps: Vec::new(),
@@ -124,8 +128,10 @@ impl Space {
     }
 
     /// Forgets the maps added after the first `keep`, and every region cached so far.
+    #[inline]
     pub fn truncate_maps(&mut self, keep: usize) {
         if self.maps.len() > keep {
+            self.hot = Range::EMPTY;
             self.cache = [Range::EMPTY; CACHED];
             self.maps.truncate(keep);
         }
@@ -185,11 +191,12 @@ impl Space {
     #[inline]
     pub fn remember(&mut self, range: Range) -> u64 {
         let addr = range.addr();
-        if !self
-            .cache
-            .iter()
-            .any(|r| r.addr() == addr && r.len() == range.len())
-        {
+        let known = |r: &Range| r.addr() == addr && r.len() == range.len();
+        if known(&self.hot) {
+            return addr;
+        }
+        self.hot = range;
+        if !self.cache.iter().any(known) {
             self.cache[self.next] = range;
             self.next = (self.next + 1) % CACHED;
         }
@@ -248,8 +255,10 @@ impl Space {
 
     #[inline]
     fn resolve_shared(&mut self, addr: u64, len: usize, write: bool) -> Result<(*mut u8, Reach), Fault> {
-        for range in &self.cache {
+        for range in [self.hot].iter().chain(&self.cache) {
             if let Some(ptr) = within(range, addr, len) {
+                let range = *range;
+                self.hot = range;
                 return if write && !range.writable {
                     Err(Fault::ReadOnly)
                 } else {
@@ -296,59 +305,110 @@ impl Space {
         }
     }
 
+    /// Loads from the frame of the function that runs; `off` counts from its lowest byte, below [`FRAME`].
+    #[inline(always)]
+    pub fn frame_load<const N: usize>(&self, off: i32) -> u64 {
+        let at = self.low.wrapping_add(off as usize) & (STACK - 1);
+        // SAFETY: the stack has room for 8 bytes behind the highest `at` there can be, and is ours.
+        unsafe { peek::<N>(self.stack.0.as_ptr().add(at)) }
+    }
+
+    /// Stores into the frame of the function that runs, as [`Space::frame_load`] loads from it.
+    #[inline(always)]
+    pub fn frame_store<const N: usize>(&mut self, off: i32, value: u64) {
+        let at = self.low.wrapping_add(off as usize) & (STACK - 1);
+        // SAFETY: as in `frame_load`.
+        unsafe { poke::<N>(self.stack.0.as_mut_ptr().add(at), value) };
+    }
+
+    /// A load from the usual places: the frame, the value used last. `None` is for [`Space::far_load`].
+    #[inline(always)]
+    pub fn near_load<'b, const N: usize>(
+        &self,
+        window: &Window<'b>,
+        buf: &XdpBuff<'b>,
+        addr: u64,
+    ) -> Option<u64> {
+        if let Some(value) = window.load::<N>(buf, addr) {
+            return Some(value);
+        }
+        let ptr = within(&self.hot, addr, N).filter(|ptr| ptr.addr().is_multiple_of(N))?;
+        // SAFETY: `hot` is a live range of a map, and `ptr` lies in it, aligned.
+        Some(unsafe { load_shared::<N>(ptr) })
+    }
+
+    /// [`Space::load`] into `out`.
+    #[inline(never)]
+    pub fn far_load<const N: usize>(
+        &mut self,
+        buf: &XdpBuff<'_>,
+        addr: u64,
+        out: &mut u64,
+    ) -> Result<(), Fault> {
+        *out = self.load::<N>(buf, addr)?;
+        Ok(())
+    }
+
+    /// [`Space::store`], with the usual places looked at first.
+    #[inline(always)]
+    pub fn near_store<'b, const N: usize>(
+        &mut self,
+        window: &Window<'b>,
+        buf: &mut XdpBuff<'b>,
+        addr: u64,
+        value: u64,
+    ) -> Result<(), Fault> {
+        if window.store::<N>(buf, addr, value) {
+            return Ok(());
+        }
+        match within(&self.hot, addr, N) {
+            Some(ptr) if self.hot.writable && ptr.addr().is_multiple_of(N) => {
+                // SAFETY: as in `near_load`; the range may be written.
+                unsafe { store_shared::<N>(ptr, value) };
+                Ok(())
+            }
+            _ => self.far_store::<N>(buf, addr, value),
+        }
+    }
+
+    #[inline(never)]
+    fn far_store<const N: usize>(&mut self, buf: &XdpBuff<'_>, addr: u64, value: u64) -> Result<(), Fault> {
+        self.store::<N>(buf, addr, value)
+    }
+
     /// Loads 1, 2, 4 or 8 bytes, zero extended.
     #[inline(always)]
     pub fn load<const N: usize>(&mut self, buf: &XdpBuff<'_>, addr: u64) -> Result<u64, Fault> {
         let (ptr, reach) = self.resolve(buf, addr, N, false)?;
-        let mut word = [0u8; 8];
-        if reach == Reach::Exclusive || !ptr.addr().is_multiple_of(N) {
-            if reach == Reach::Exclusive {
-                // SAFETY: `resolve` checked that `ptr..ptr+N` lies in the stack or the frame, which only this worker
-                // accesses while the program runs; `[u8; N]` has no alignment.
-                let bytes = unsafe { ptr.cast::<[u8; N]>().read() };
-                word[..N].copy_from_slice(&bytes);
-            } else {
-                self.copy_shared_out(ptr, &mut word[..N]);
-            }
+        if reach == Reach::Exclusive {
+            // SAFETY: `resolve` checked that `ptr..ptr+N` lies in the stack or the frame, which only this worker
+            // accesses while the program runs.
+            return Ok(unsafe { peek::<N>(ptr) });
+        }
+        if !ptr.addr().is_multiple_of(N) {
+            let mut word = [0u8; 8];
+            self.copy_shared_out(ptr, &mut word[..N]);
             return Ok(u64::from_le_bytes(word));
         }
-        // SAFETY: `resolve` checked that `ptr..ptr+N` lies in a live range of a map, which is accessed with atomics only;
-        // the alignment was checked just above.
-        unsafe {
-            Ok(match N {
-                1 => AtomicU8::from_ptr(ptr).load(Ordering::Relaxed).into(),
-                2 => AtomicU16::from_ptr(ptr.cast()).load(Ordering::Relaxed).into(),
-                4 => AtomicU32::from_ptr(ptr.cast()).load(Ordering::Relaxed).into(),
-                _ => AtomicU64::from_ptr(ptr.cast()).load(Ordering::Relaxed),
-            })
-        }
+        // SAFETY: `resolve` checked that `ptr..ptr+N` lies in a live range of a map; the alignment was checked just above.
+        Ok(unsafe { load_shared::<N>(ptr) })
     }
 
     /// Stores the low 1, 2, 4 or 8 bytes.
     #[inline(always)]
     pub fn store<const N: usize>(&mut self, buf: &XdpBuff<'_>, addr: u64, value: u64) -> Result<(), Fault> {
         let (ptr, reach) = self.resolve(buf, addr, N, true)?;
-        let word = value.to_le_bytes();
         if reach == Reach::Exclusive {
-            let mut bytes = [0u8; N];
-            bytes.copy_from_slice(&word[..N]);
             // SAFETY: as in `load`; the frame was borrowed mutably and the stack is ours.
-            unsafe { ptr.cast::<[u8; N]>().write(bytes) };
+            unsafe { poke::<N>(ptr, value) };
             return Ok(());
         }
         if !ptr.addr().is_multiple_of(N) {
-            self.copy_shared_in(ptr, &word[..N]);
+            self.copy_shared_in(ptr, &value.to_le_bytes()[..N]);
             return Ok(());
         }
         // SAFETY: as in `load`.
-        unsafe {
-            match N {
-                1 => AtomicU8::from_ptr(ptr).store(value as u8, Ordering::Relaxed),
-                2 => AtomicU16::from_ptr(ptr.cast()).store(value as u16, Ordering::Relaxed),
-                4 => AtomicU32::from_ptr(ptr.cast()).store(value as u32, Ordering::Relaxed),
-                _ => AtomicU64::from_ptr(ptr.cast()).store(value, Ordering::Relaxed),
-            }
-        }
+        unsafe { store_shared::<N>(ptr, value) };
         Ok(())
     }
 
@@ -443,6 +503,40 @@ impl Space {
             Reach::Shared => self.copy_shared_in(ptr, data),
         }
         Ok(())
+    }
+}
+
+/// Loads from a map's memory.
+///
+/// # Safety
+/// `ptr..ptr+N` lies in a live range of a map, which is accessed with atomics only, and `ptr` is a multiple of N.
+#[inline(always)]
+unsafe fn load_shared<const N: usize>(ptr: *mut u8) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match N {
+            1 => AtomicU8::from_ptr(ptr).load(Ordering::Relaxed).into(),
+            2 => AtomicU16::from_ptr(ptr.cast()).load(Ordering::Relaxed).into(),
+            4 => AtomicU32::from_ptr(ptr.cast()).load(Ordering::Relaxed).into(),
+            _ => AtomicU64::from_ptr(ptr.cast()).load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Stores into a map's memory.
+///
+/// # Safety
+/// As for [`load_shared`], and programs may write the range.
+#[inline(always)]
+unsafe fn store_shared<const N: usize>(ptr: *mut u8, value: u64) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match N {
+            1 => AtomicU8::from_ptr(ptr).store(value as u8, Ordering::Relaxed),
+            2 => AtomicU16::from_ptr(ptr.cast()).store(value as u16, Ordering::Relaxed),
+            4 => AtomicU32::from_ptr(ptr.cast()).store(value as u32, Ordering::Relaxed),
+            _ => AtomicU64::from_ptr(ptr.cast()).store(value, Ordering::Relaxed),
+        }
     }
 }
 

@@ -35,7 +35,7 @@ pub struct Args {
     /// Measure only this case (may be given several times)
     #[arg(long = "case", value_name = "NAME")]
     pub cases: Vec<String>,
-    /// Engine to measure: jit, interp, rbpf or kernel (may be given several times); all there are by default
+    /// Engine to measure: jit, interp, rbpf, rbpf-interp or kernel (may be given several times); all there are by default
     #[arg(long = "engine", value_name = "ENGINE")]
     pub engines: Vec<String>,
     /// CPU milliseconds to spend on each row
@@ -53,12 +53,14 @@ pub struct Row {
     pub case: &'static str,
     /// The same in a few words.
     pub about: &'static str,
-    /// `jit`, `interp`, `rbpf` or `kernel`.
+    /// `jit`, `interp`, `rbpf` (that crate's JIT), `rbpf-interp` (its interpreter) or `kernel`.
     pub engine: &'static str,
     /// Nanoseconds of the program's own work a run.
     pub ns: f64,
     /// That, divided by the kernel's.
     pub vs_kernel: Option<f64>,
+    /// `ns` divided by that of rbpf's interpreter.
+    pub vs_rbpf_interp: Option<f64>,
     /// Nanoseconds a run when a frame is a call.
     pub single_ns: f64,
     /// Nanoseconds a run in batches of 64.
@@ -78,11 +80,12 @@ pub struct Row {
 impl Line for Row {
     fn header() -> String {
         format!(
-            "{:<12} {:<11} {:>8} {:>9} {:>8} {:>8} {:>8} {:>10} {:>10} {:>7} {:>7}  ",
+            "{:<12} {:<11} {:>8} {:>9} {:>9} {:>8} {:>8} {:>8} {:>10} {:>10} {:>7} {:>7}  ",
             "case",
             "engine",
             "ns",
             "vs kernel",
+            "vs rbpf-i",
             "single",
             "batch",
             "cold one",
@@ -95,11 +98,12 @@ impl Line for Row {
 
     fn line(&self) -> String {
         format!(
-            "{:<12} {:<11} {:>8.2} {:>9} {:>8.1} {:>8} {:>8} {:>10} {:>10} {:>7} {:>7}  {}",
+            "{:<12} {:<11} {:>8.2} {:>9} {:>9} {:>8.1} {:>8} {:>8} {:>10} {:>10} {:>7} {:>7}  {}",
             self.case,
             self.engine,
             self.ns,
             self.vs_kernel.map_or("-".to_owned(), |r| format!("{r:.2}")),
+            self.vs_rbpf_interp.map_or("-".to_owned(), |r| format!("{r:.2}")),
             self.single_ns,
             or_dash(self.batch_ns),
             or_dash(self.cold_single_ns),
@@ -167,7 +171,7 @@ pub fn run(args: &Args) -> Result<(), BenchError> {
     .print(args.json)
 }
 
-const ENGINES: [&str; 4] = ["jit", "interp", "rbpf", "kernel"];
+const ENGINES: [&str; 5] = ["jit", "interp", "rbpf", "rbpf-interp", "kernel"];
 
 fn engines(names: &[String]) -> Result<Vec<&'static str>, BenchError> {
     if names.is_empty() {
@@ -215,7 +219,8 @@ fn case_rows(
         bar.set_position(round);
     }
     bar.finish_and_clear();
-    let kernel = lanes.iter().find(|l| l.engine == "kernel").map(|l| l.own());
+    let own_of = |engine: &str| lanes.iter().find(|l| l.engine == engine).map(Lane::own);
+    let (kernel, rbpf_interp) = (own_of("kernel"), own_of("rbpf-interp"));
     let mut cold = (case.cold && args.cold_mib != 0)
         .then(|| Frames::new((args.cold_mib << 20) as usize / BUFFER, &frame));
     for mut lane in lanes {
@@ -227,6 +232,7 @@ fn case_rows(
             engine: lane.engine,
             ns: hundredth(own),
             vs_kernel: kernel.map(|k| hundredth(own / k)),
+            vs_rbpf_interp: rbpf_interp.map(|r| hundredth(own / r)),
             single_ns: report::round(single),
             batch_ns: batch.is_finite().then(|| report::round(batch)),
             cold_single_ns: None,

@@ -1,4 +1,4 @@
-//! A verified program in the form that rbpf's JIT does right, or the reason why there is none.
+//! A verified program in the form that rbpf does right, or the reason why there is none.
 //!
 //! What was found wrong in rbpf 0.4.1 and can be said otherwise is said otherwise: a 32-bit move and a 32-bit remainder do not
 //! clear the upper half (an `and` follows), `le` does nothing (an `and` takes its place), a context access knows nothing of
@@ -15,11 +15,14 @@ use crate::verifier::{CtxField, Fact};
 pub(super) const NOTE_STACK: i32 = 0x4d52;
 /// Fields of `struct xdp_md`.
 pub(super) const CTX_FIELDS: usize = 6;
-/// Bytes of machine code that rbpf has room for.
+/// Bytes of machine code that rbpf's JIT has room for.
 const ROOM: usize = 4096;
 
 const AND32: u8 = 0x54;
 const AND64: u8 = 0x57;
+const ADD64_IMM: u8 = 0x07;
+const NEG64: u8 = 0x87;
+const XOR64_IMM: u8 = 0xa7;
 const MOV64_REG: u8 = 0xbf;
 const MOV64_IMM: u8 = 0xb7;
 const LDX_DW: u8 = 0x79;
@@ -34,8 +37,8 @@ fn insn(code: u8, dst: u8, src: u8, off: i16, imm: i32) -> Insn {
     }
 }
 
-/// The program as rbpf takes it; its maps are added to `space`.
-pub(super) fn lower(program: &Program, space: &mut Space) -> Result<Vec<u8>, String> {
+/// The program as rbpf's JIT takes it, or its interpreter; its maps are added to `space`.
+pub(super) fn lower(program: &Program, space: &mut Space, interpreted: bool) -> Result<Vec<u8>, String> {
     let Some(verified) = program.body().proof() else {
         return Err("its code checks no access, so it runs verified programs only".into());
     };
@@ -86,7 +89,10 @@ pub(super) fn lower(program: &Program, space: &mut Space) -> Result<Vec<u8>, Str
         if let Some(target) = target(old, at) {
             jumps.push((out.len(), target));
         }
-        one(old, verified.facts.get(at), &mut out)?;
+        match interpreted {
+            true => one_interpreted(old, verified.facts.get(at), &mut out)?,
+            false => one(old, verified.facts.get(at), &mut out)?,
+        }
         at += 1;
     }
     places[at] = out.len();
@@ -103,7 +109,12 @@ pub(super) fn lower(program: &Program, space: &mut Space) -> Result<Vec<u8>, Str
         }
     }
     let bytes: usize = 64 + out.iter().map(|i| most_bytes(*i)).sum::<usize>();
-    if bytes > ROOM {
+    if interpreted {
+        // Its positions are 16-bit numbers.
+        if out.len() > i16::MAX as usize {
+            return Err("the program is too long for it".into());
+        }
+    } else if bytes > ROOM {
         return Err(format!(
             "its machine code could take {bytes} bytes, and rbpf has room for {ROOM}"
         ));
@@ -159,6 +170,28 @@ fn one(old: Insn, fact: Option<&Fact>, out: &mut Vec<Insn>) -> Result<(), String
     }
     out.push(old);
     Ok(())
+}
+
+/// What the interpreter does wrong besides.
+fn one_interpreted(old: Insn, fact: Option<&Fact>, out: &mut Vec<Insn>) -> Result<(), String> {
+    let unsigned = matches!(old.code & 0xf0, 0x10 | 0x20 | 0x30 | 0x50 | 0xa0 | 0xb0);
+    match old.class() {
+        insn::JMP if old.code & 0x08 == 0 && unsigned && old.code != insn::EXIT && old.imm < 0 => {
+            Err("64-bit comparisons with a negative number take it for a 32-bit one".into())
+        }
+        insn::JMP if old.code == insn::CALL && old.src == insn::CALL_LOCAL && old.imm < 0 => {
+            Err("calls backwards overflow in it".into())
+        }
+        // The most negative number overflows in it.
+        insn::ALU64 if old.code == NEG64 => {
+            out.extend([
+                insn(XOR64_IMM, old.dst, 0, 0, -1),
+                insn(ADD64_IMM, old.dst, 0, 0, 1),
+            ]);
+            Ok(())
+        }
+        _ => one(old, fact, out),
+    }
 }
 
 fn arithmetic(old: Insn, out: &mut Vec<Insn>) -> Result<(), String> {

@@ -1,5 +1,6 @@
-//! The rbpf crate's JIT as an engine to compare with. It is no safety story: what it makes checks nothing, so it runs only
-//! what the verifier has proven, and of that only what it does right ([`lower`] names what it does not).
+//! The rbpf crate's JIT and its interpreter as engines to compare with. They are no safety story: what the JIT makes checks
+//! nothing, and the interpreter is given all memory, so that its own check costs as little as it can; both run only what the
+//! verifier has proven, and of that only what they do right ([`lower`] names what they do not).
 //!
 //! rbpf hands helpers no state, so a run leaves it where this thread finds it ([`RUN`]). It calls helpers with a stack that
 //! is not aligned as the ABI says, so [`aligned`] stands in between. Its stack is the machine's: the program's first
@@ -17,7 +18,7 @@ use crate::helpers::{self, Outcome};
 use crate::interp::Core;
 use crate::mem::arena::Range;
 use crate::mem::space::{CTX_ADDR, FRAME, Space};
-use crate::{Fault, FaultReport, InstanceStats, LoadError, Program, Redirect, Verdict, XdpBuff};
+use crate::{EngineKind, Fault, FaultReport, InstanceStats, LoadError, Program, Redirect, Verdict, XdpBuff};
 use lower::{CTX_FIELDS, NOTE_STACK};
 
 /// Why this build does not have the engine: it does.
@@ -37,6 +38,8 @@ thread_local! {
 
 /// An engine instance.
 pub(crate) struct Foreign {
+    /// Its interpreter, not its JIT.
+    interpreted: bool,
     // Before the code that it refers to, so that it is dropped first.
     vm: rbpf::EbpfVmRaw<'static>,
     _code: Box<[u8]>,
@@ -58,14 +61,15 @@ impl std::fmt::Debug for Foreign {
 }
 
 impl Foreign {
-    pub fn new(program: &Arc<Program>, worker: u32) -> Result<Foreign, LoadError> {
+    pub fn new(program: &Arc<Program>, worker: u32, engine: EngineKind) -> Result<Foreign, LoadError> {
         let refused = |reason: String| LoadError::EngineRefused {
-            engine: "rbpf",
+            engine: engine.name(),
             program: program.name().to_owned(),
             reason,
         };
+        let interpreted = engine == EngineKind::RbpfInterp;
         let mut space = Space::new();
-        let code = lower::lower(program, &mut space).map_err(refused)?;
+        let code = lower::lower(program, &mut space, interpreted).map_err(refused)?;
         let maps = space.map_count();
         let code = code.into_boxed_slice();
         // SAFETY: the bytes stay where they are, in the box beside the machine, as long as the machine lives, and nobody
@@ -73,11 +77,16 @@ impl Foreign {
         let bytes: &'static [u8] = unsafe { std::slice::from_raw_parts(code.as_ptr(), code.len()) };
         let rbpf = |e: std::io::Error| refused(e.to_string());
         let mut vm = rbpf::EbpfVmRaw::new(Some(bytes)).map_err(rbpf)?;
-        for (id, helper) in helpers() {
+        for (id, helper) in helpers(interpreted) {
             vm.register_helper(id, helper).map_err(rbpf)?;
         }
-        vm.jit_compile().map_err(rbpf)?;
+        if interpreted {
+            vm.register_allowed_memory(0..u64::MAX);
+        } else {
+            vm.jit_compile().map_err(rbpf)?;
+        }
         Ok(Foreign {
+            interpreted,
             vm,
             _code: code,
             core: Box::new(Core::new(space, worker, program.id())),
@@ -115,7 +124,10 @@ impl Foreign {
         // points to live until the call returns, and nobody else uses them meanwhile.
         let result = unsafe {
             let context = std::slice::from_raw_parts_mut(run.buf.cast::<u8>(), size_of::<XdpBuff<'static>>());
-            self.vm.execute_program_jit(context)
+            match self.interpreted {
+                true => self.vm.execute_program(context),
+                false => self.vm.execute_program_jit(context),
+            }
         };
         RUN.set(outer);
         helpers::release(&mut self.core, buf);
@@ -213,14 +225,22 @@ unsafe extern "C" fn aligned<const ID: i32>(a: u64, b: u64, c: u64, d: u64, e: u
 
 type Helper = fn(u64, u64, u64, u64, u64) -> u64;
 
+/// What the interpreter calls, as Rust calls.
+fn called<const ID: i32>(a: u64, b: u64, c: u64, d: u64, e: u64) -> u64 {
+    helper::<ID>(a, b, c, d, e)
+}
+
 /// Every helper that rbpf can be given.
-fn helpers() -> Vec<(u32, Helper)> {
+fn helpers(interpreted: bool) -> Vec<(u32, Helper)> {
     macro_rules! table {
         ($($n:literal)*) => {
-            vec![$(($n as u32, code::<$n>())),*]
+            vec![$(($n as u32, code::<$n>(interpreted))),*]
         };
     }
-    fn code<const ID: i32>() -> Helper {
+    fn code<const ID: i32>(interpreted: bool) -> Helper {
+        if interpreted {
+            return called::<ID>;
+        }
         let f: unsafe extern "C" fn(u64, u64, u64, u64, u64) -> u64 = aligned::<ID>;
         // SAFETY: only the code that rbpf's JIT makes calls this, and it does so as C would; Rust never calls it by this type.
         unsafe { std::mem::transmute::<unsafe extern "C" fn(u64, u64, u64, u64, u64) -> u64, Helper>(f) }
@@ -228,11 +248,11 @@ fn helpers() -> Vec<(u32, Helper)> {
     let mut all = table!(
         1 2 3 5 6 7 8 23 25 28 44 51 54 65 69 93 94 118 125 130 131 132 133 134 160 163 177 182 188 189 190 195 208
     );
-    all.push((NOTE_STACK as u32, code::<NOTE_STACK>()));
+    all.push((NOTE_STACK as u32, code::<NOTE_STACK>(interpreted)));
     all
 }
 
 /// Whether rbpf can be given a helper.
 pub(super) fn has_helper(id: i32) -> bool {
-    id != NOTE_STACK && helpers().iter().any(|(known, _)| *known == id as u32)
+    id != NOTE_STACK && helpers(true).iter().any(|(known, _)| *known == id as u32)
 }
