@@ -103,6 +103,9 @@ impl Loader {
         {
             return Err(first.clone());
         }
+        for (map, def) in maps.iter().zip(&object.maps) {
+            def.lock.into_iter().for_each(|at| map.set_lock(at));
+        }
         let collection = Arc::new(Collection {
             maps,
             _bodies: bodies,

@@ -3,12 +3,15 @@
 mod common;
 #[path = "common/kernel.rs"]
 mod kernel;
+#[path = "common/rings.rs"]
+mod rings;
 
 use std::sync::Arc;
 
 use common::{compile_with, udp_frame};
-use kernel::{KernelMap, KernelProgram, available};
+use kernel::{KernelMap, KernelProgram, available, stay_on_one_cpu};
 use millrace_ebpf::{EngineKind, Loader, MapFlags, MapType, Object, Program};
+use rings::{PerfReader, Reader, RingReader};
 
 /// Deterministic bytes.
 fn noise(seed: u64) -> impl FnMut() -> u8 {
@@ -284,4 +287,115 @@ fn prefix_matches_agree_with_the_kernel() {
     let text = |s: &[u8]| [&[4u8], s, &[0; 59][s.len()..]].concat();
     all.extend([text(b"abcd"), text(b"abcx"), text(b"ab"), text(b"abcde")]);
     compare(&programs, &all, "events");
+}
+
+#[test]
+fn lookups_of_redirect_targets_agree_with_the_kernel() {
+    let name = "lookups_of_redirect_targets_agree_with_the_kernel";
+    if !available(name) {
+        return;
+    }
+    let Some(elf) = compile_with(name, "targets", &["-mcpu=v3"]) else {
+        return;
+    };
+    // Interface 1 is the loopback device, which every network namespace has.
+    let loopback = [1u32.to_ne_bytes(), [0; 4]].concat();
+    for (engine, program) in programs(&elf, None) {
+        let kernel = KernelProgram::load(&program).unwrap_or_else(|e| panic!("{e}"));
+        let mut instance = program.instance(engine, 0).unwrap();
+        let mut filled = 0;
+        for (ours, theirs) in program.maps().iter().zip(&kernel.maps) {
+            if matches!(ours.kind(), MapType::Devmap | MapType::DevmapHash) {
+                for key in [1u32, 3] {
+                    ours.update(&key.to_ne_bytes(), &loopback, MapFlags::Any).unwrap();
+                    theirs.update(&key.to_ne_bytes(), &loopback).unwrap();
+                    filled += 1;
+                }
+            }
+        }
+        assert_eq!(filled, 4);
+        let mut found = 0;
+        for frame in frames(&[0, 1, 2, 3, 4, 200], &[0, 1, 2]) {
+            let theirs = kernel.run(&frame).unwrap();
+            let (verdict, bytes) = common::run(&mut instance, &frame);
+            let ours = (verdict.raw, &bytes);
+            assert_eq!(
+                ours,
+                (theirs.verdict, &theirs.frame),
+                "key {}, map {} on {}",
+                frame[0],
+                frame[1],
+                engine.name()
+            );
+            found += u32::from(verdict.raw == 3);
+        }
+        assert_eq!(found, 4, "on {}", engine.name());
+    }
+}
+
+#[test]
+fn records_that_consumers_read_agree_with_the_kernel() {
+    let name = "records_that_consumers_read_agree_with_the_kernel";
+    if !available(name) {
+        return;
+    }
+    let Some(elf) = compile_with(name, "events", &["-mcpu=v3"]) else {
+        return;
+    };
+    let cpu = stay_on_one_cpu().unwrap();
+    for engine in EngineKind::available() {
+        let loaded = Loader::new()
+            .cpus(cpu + 1)
+            .load(&Object::parse(&elf).unwrap())
+            .unwrap();
+        let program = loaded.program(None).unwrap();
+        let kernel = KernelProgram::load(&program).unwrap_or_else(|e| panic!("{e}"));
+        let maps = program.maps();
+        let at = |kind| maps.iter().position(|m| m.kind() == kind).unwrap();
+        let (ring, perf) = (at(MapType::Ringbuf), at(MapType::PerfEventArray));
+        let their_perf = match PerfReader::open(cpu) {
+            Ok(reader) => reader,
+            Err(e) => return println!("SKIP {name}: perf_event_open(2) is not permitted here ({e})"),
+        };
+        kernel.maps[perf]
+            .update(&cpu.to_ne_bytes(), &their_perf.fd().to_ne_bytes())
+            .unwrap();
+        maps[perf].open_perf(cpu, 1 << 16).unwrap();
+        let their_ring = RingReader::open(kernel.maps[ring].fd(), 4096).unwrap();
+        let (their_ring, their_perf) = (Reader::Ring(their_ring), Reader::Perf(their_perf));
+        let mut instance = program.instance(engine, cpu).unwrap();
+        let (mut records, mut samples) = (0, 0);
+        // Many enough that positions wrap round the ring, which keeps some of them until the consumer comes.
+        for round in 0..40usize {
+            for frame in frames(&[2, 3], &[0, 1, 5, 60, 61]) {
+                let theirs = kernel.run(&frame).unwrap();
+                let (verdict, _) = common::run(&mut instance, &frame);
+                assert_eq!(verdict.raw, theirs.verdict, "{frame:02x?} on {}", engine.name());
+            }
+            if round % 3 != 2 {
+                continue;
+            }
+            let what = format!("round {round} on {}", engine.name());
+            let (mut ours, theirs) = (Vec::new(), their_ring.take());
+            maps[ring].consume(1000, |r| ours.push(r.to_vec())).unwrap();
+            assert!(
+                their_ring.same(&theirs, &ours),
+                "{what}: {ours:02x?}\n{theirs:02x?}"
+            );
+            records += ours.len();
+            let (mut ours, theirs) = (Vec::new(), their_perf.take());
+            maps[perf]
+                .consume_perf(cpu, 1000, |r| ours.push(r.to_vec()))
+                .unwrap();
+            assert!(
+                their_perf.same(&theirs, &ours),
+                "{what}: {ours:02x?}\n{theirs:02x?}"
+            );
+            samples += ours.len();
+        }
+        assert!(
+            records > 100 && samples > 100,
+            "{records} records, {samples} samples"
+        );
+    }
 }

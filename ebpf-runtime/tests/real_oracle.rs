@@ -1,5 +1,5 @@
 //! Real programs on the same frames, here and in the Linux kernel: verdict, frame, metadata and map contents must be
-//! equal. The kernel runs what libbpf loaded from the file, so our loader is judged along with our engines.
+//! equal, and so must the records that a consumer of ring buffers and perf events reads. The kernel runs what libbpf loaded from the file, so our loader is judged along with our engines.
 //!
 //! Calls that give time or chance are replaced by constants in the file before both read it; both run as the same
 //! processor. Each program runs twice: with its maps as loaded, and with entries in them.
@@ -15,6 +15,8 @@ mod judge;
 mod kernel;
 #[path = "common/packets.rs"]
 mod packets;
+#[path = "common/rings.rs"]
+mod rings;
 
 use std::sync::Arc;
 
@@ -27,6 +29,7 @@ use millrace_ebpf::{
 };
 use object::read::elf::{FileHeader, SectionHeader};
 use packets::{frames, noise};
+use rings::{PerfReader, Reader, RingReader};
 
 /// Calls of the clock and of chance: ktime_get_ns, get_prandom_u32, jiffies64, ktime_get_boot_ns, _coarse_ns, _tai_ns.
 const UNSTEADY: [i32; 6] = [5, 7, 118, 125, 160, 208];
@@ -168,6 +171,7 @@ struct Tally {
     runs: usize,
     packets: usize,
     values: usize,
+    records: usize,
     verdicts: [usize; 8],
     skipped: Vec<String>,
 }
@@ -297,13 +301,14 @@ fn real_programs_agree_with_the_kernel() {
         println!("not compared: {skipped}");
     }
     println!(
-        "{} programs, {} frames each, {} runs compared on {} engines: verdicts {:?}; {} map values compared",
+        "{} programs, {} frames each, {} runs compared on {} engines: verdicts {:?}; {} map values and {} records compared",
         tally.programs,
         frames.len(),
         tally.runs,
         EngineKind::available().len(),
         tally.verdicts,
-        tally.values
+        tally.values,
+        tally.records
     );
     assert!(
         frames.len() >= 20 && tally.programs >= 60,
@@ -336,6 +341,7 @@ fn compare(
         let Some(first) = engines.first() else { return };
         let maps = matched(first, &theirs.maps);
         let kernel = KernelProgram::by_id(theirs.program, Vec::new()).unwrap();
+        let readers = readers(&engines, &maps, cpu);
         if seeded && !seed(&engines, &maps, frames, name) {
             // Nothing could be put into its maps: the second round would be the first again.
             break;
@@ -353,6 +359,7 @@ fn compare(
                         .push(format!("{name}: the kernel does not run it ({why})"));
                 }
             };
+            let sent: Vec<_> = readers.iter().map(|(_, reader)| reader.take()).collect();
             for ours in &mut engines {
                 let what = format!("{what} on {}", ours.engine.name());
                 let (verdict, meta, bytes) = run(&mut ours.instance, frame);
@@ -363,6 +370,14 @@ fn compare(
                     "{what}:\nours   {bytes:02x?}\nkernel {:02x?}",
                     theirs.frame
                 );
+                for ((at, reader), theirs) in readers.iter().zip(&sent) {
+                    let mine = records(&ours.program.maps()[*at], cpu);
+                    assert!(
+                        reader.same(theirs, &mine),
+                        "{what}: records\nours   {mine:02x?}\nkernel {theirs:02x?}"
+                    );
+                    tally.records += mine.len();
+                }
                 tally.runs += 1;
             }
             tally.verdicts[theirs.verdict.min(7) as usize] += 1;
@@ -379,6 +394,44 @@ fn compare(
         }
     }
     tally.programs += 1;
+}
+
+/// Consumers of the kernel's ring buffers and perf events, ours opened too where that has to be said.
+fn readers(engines: &[Ours], maps: &[(usize, KernelMap)], cpu: u32) -> Vec<(usize, Reader)> {
+    let open = |(at, theirs): &(usize, KernelMap)| {
+        let map = &engines[0].program.maps()[*at];
+        let reader = match map.kind() {
+            MapType::Ringbuf => {
+                let size = map.def().max_entries as usize;
+                Reader::Ring(RingReader::open(theirs.fd(), size).ok()?)
+            }
+            MapType::PerfEventArray => {
+                let reader = PerfReader::open(cpu).ok()?;
+                theirs
+                    .update(&cpu.to_ne_bytes(), &reader.fd().to_ne_bytes())
+                    .ok()?;
+                for ours in engines {
+                    ours.program.maps()[*at].open_perf(cpu, 1 << 16).unwrap();
+                }
+                Reader::Perf(reader)
+            }
+            _ => return None,
+        };
+        Some((*at, reader))
+    };
+    maps.iter().filter_map(open).collect()
+}
+
+/// What our side's consumer reads.
+fn records(map: &Map, cpu: u32) -> Vec<Vec<u8>> {
+    let mut out = Vec::new();
+    let take = |record: &[u8]| out.push(record.to_vec());
+    let done = match map.kind() {
+        MapType::Ringbuf => map.consume(usize::MAX, take),
+        _ => map.consume_perf(cpu, usize::MAX, take),
+    };
+    done.unwrap();
+    out
 }
 
 /// Puts the same entries into both sides' maps; whether any went in.

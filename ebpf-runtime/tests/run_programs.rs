@@ -402,3 +402,141 @@ fn metadata_kfuncs_read_the_write_back_through_the_layout() {
         assert_eq!(go(&layout, &hashed)[0], 0x1234_5678);
     }
 }
+
+/// `struct guarded` of `locked.bpf.c`: before, lock, first, second, last, padding.
+fn guarded(before: u32, lock: u32, first: u64, second: u64, last: u32) -> Vec<u8> {
+    let mut value = [before.to_ne_bytes(), lock.to_ne_bytes()].concat();
+    value.extend(first.to_ne_bytes());
+    value.extend(second.to_ne_bytes());
+    value.extend(last.to_ne_bytes());
+    value.extend([0; 4]);
+    value
+}
+
+#[test]
+fn an_update_from_outside_leaves_a_values_spin_lock_alone() {
+    let Some(elf) = compile("an_update_from_outside_leaves_a_values_spin_lock_alone", "locked") else {
+        return;
+    };
+    let key = 1u32.to_ne_bytes();
+    for mut rig in Rig::each(&elf, None) {
+        for (first, name) in [(0u8, "by_index"), (1, "by_key")] {
+            let map = rig.map(name).clone();
+            let mut frame = [0u8; 60];
+            frame[0] = first;
+            // A lock that looks taken: were it written, the program would wait for it until it is ended.
+            for flags in [MapFlags::Any, MapFlags::Exist] {
+                map.update(&key, &guarded(7, 1, 10, 20, 9), flags).unwrap();
+                let (verdict, _) = rig.run(&frame);
+                assert_eq!(
+                    verdict.action(),
+                    XdpAction::Pass,
+                    "{:?}",
+                    rig.instance.last_fault()
+                );
+                assert_eq!(map.lookup(&key).unwrap(), guarded(7, 0, 11, 21, 9));
+            }
+            map.update_locked(&key, &guarded(5, 1, 1, 2, 3), MapFlags::Any)
+                .unwrap();
+            assert_eq!(rig.run(&frame).0.action(), XdpAction::Pass);
+            assert_eq!(map.lookup_locked(&key).unwrap(), guarded(5, 0, 2, 3, 3));
+        }
+    }
+}
+
+#[test]
+fn locked_updates_answer_with_the_kernels_error_numbers() {
+    let Some(elf) = compile("locked_updates_answer_with_the_kernels_error_numbers", "locked") else {
+        return;
+    };
+    let rig = Rig::new(&elf);
+    let value = guarded(1, 0, 2, 3, 4);
+    let (array, hash) = (rig.map("by_index"), rig.map("by_key"));
+    let key = |n: u32| n.to_ne_bytes();
+    assert_eq!(
+        array.update_locked(&key(2), &value, MapFlags::Any),
+        Err(Errno::TOOBIG)
+    );
+    assert_eq!(
+        array.update_locked(&key(1), &value, MapFlags::NoExist),
+        Err(Errno::EXIST)
+    );
+    assert_eq!(array.lookup_locked(&key(2)), Err(Errno::NOENT));
+    assert_eq!(hash.lookup_locked(&key(1)), Err(Errno::NOENT));
+    assert_eq!(
+        hash.update_locked(&key(1), &value, MapFlags::Exist),
+        Err(Errno::NOENT)
+    );
+    assert_eq!(hash.update_locked(&key(1), &value, MapFlags::NoExist), Ok(()));
+    assert_eq!(
+        hash.update_locked(&key(1), &value, MapFlags::NoExist),
+        Err(Errno::EXIST)
+    );
+    assert_eq!(
+        hash.update_locked(&key(1), &value[1..], MapFlags::Any),
+        Err(Errno::INVAL)
+    );
+    assert_eq!(hash.lookup_locked(&key(1)), Ok(value));
+    // Values without a lock: BPF_F_LOCK is EINVAL.
+    let Some(elf) = compile("locked_updates_answer_with_the_kernels_error_numbers", "count") else {
+        return;
+    };
+    let rig = Rig::new(&elf);
+    let plain = rig.map("ports");
+    assert_eq!(
+        plain.update_locked(&key(1), &[0; 16], MapFlags::Any),
+        Err(Errno::INVAL)
+    );
+    assert_eq!(plain.lookup_locked(&key(1)), Err(Errno::INVAL));
+}
+
+/// What is read under the lock is never half of one update and half of another, whoever writes.
+#[test]
+fn a_locked_lookup_sees_no_update_by_halves() {
+    let Some(elf) = compile("a_locked_lookup_sees_no_update_by_halves", "locked") else {
+        return;
+    };
+    for mut rig in Rig::each(&elf, None) {
+        for (first, name) in [(0u8, "by_index"), (1, "by_key")] {
+            let map = rig.map(name).clone();
+            let key = 1u32.to_ne_bytes();
+            map.update(&key, &guarded(0, 0, 0, 0, 0), MapFlags::Any).unwrap();
+            let mut frame = [0u8; 60];
+            frame[0] = first;
+            std::thread::scope(|threads| {
+                let (other, writes) = (map.clone(), 300u64);
+                threads.spawn(move || {
+                    for n in 0..writes {
+                        let value = guarded(1, 0, n * 1000, n * 1000, 1);
+                        other.update_locked(&key, &value, MapFlags::Any).unwrap();
+                    }
+                });
+                for _ in 0..300 {
+                    assert_eq!(rig.run(&frame).0.action(), XdpAction::Pass);
+                    let seen = map.lookup_locked(&key).unwrap();
+                    assert_eq!(word(&seen[8..]), word(&seen[16..]));
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn a_lookup_among_sockets_finds_those_that_are_there() {
+    let Some(elf) = compile("a_lookup_among_sockets_finds_those_that_are_there", "targets") else {
+        return;
+    };
+    for mut rig in Rig::each(&elf, None) {
+        let sockets = rig.map("sockets").clone();
+        sockets
+            .update(&3u32.to_ne_bytes(), &5u32.to_ne_bytes(), MapFlags::Any)
+            .unwrap();
+        let mut frame = [0u8; 60];
+        frame[..2].copy_from_slice(&[3, 2]);
+        let (verdict, seen) = rig.run(&frame);
+        assert_eq!(verdict.action(), XdpAction::Tx, "{:?}", rig.instance.last_fault());
+        assert_eq!(seen[4..8], 5u32.to_ne_bytes());
+        sockets.delete(&3u32.to_ne_bytes()).unwrap();
+        assert_eq!(rig.run(&frame).0.action(), XdpAction::Pass);
+    }
+}

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::locked::{LockPlace, hold};
 use super::{MapDef, MapFlags, bounded, pad8};
 use crate::Errno;
 use crate::mem::arena::{Arena, Range};
@@ -19,6 +20,7 @@ pub(super) struct Array {
     cpus: u32,
     writable: bool,
     frozen: AtomicBool,
+    lock: LockPlace,
 }
 
 /// Where an array's values lie: value `i` of worker `w` at `base + w * block + i * stride`.
@@ -49,6 +51,7 @@ impl Array {
             cpus: blocks,
             writable: def.flags & super::BPF_F_RDONLY_PROG == 0,
             frozen: AtomicBool::new(false),
+            lock: LockPlace::default(),
         })
     }
 
@@ -104,6 +107,7 @@ impl Array {
         if self.block == 0 {
             let mut out = vec![0; self.value];
             self.arena.read(self.offset(index, 0), &mut out);
+            self.lock.hide(&mut out);
             return Ok(out);
         }
         let mut out = vec![0; self.stride * self.cpus as usize];
@@ -125,7 +129,7 @@ impl Array {
         }
         let one = data.get(..self.value).ok_or(Errno::INVAL)?;
         match cpu {
-            _ if self.block == 0 => self.arena.write(self.offset(index, 0), one),
+            _ if self.block == 0 => self.lock.write(&self.arena, self.offset(index, 0), one),
             Some(cpu) if cpu < self.cpus => self.arena.write(self.offset(index, cpu), one),
             None if data.len() == self.stride * self.cpus as usize => {
                 for (cpu, value) in data.chunks_exact(self.stride).enumerate() {
@@ -136,6 +140,35 @@ impl Array {
             _ => return Err(Errno::INVAL),
         }
         Ok(())
+    }
+
+    /// Says where values have their lock.
+    pub fn set_lock(&self, at: u32) {
+        if self.block == 0 {
+            self.lock.set(at, self.value);
+        }
+    }
+
+    /// Reads one value while its lock is held.
+    pub fn read_locked(&self, key: &[u8]) -> Result<Vec<u8>, Errno> {
+        let lock = self.lock.get()?;
+        let index = index_of(key).ok_or(Errno::INVAL)?;
+        if index >= self.entries {
+            return Err(Errno::NOENT);
+        }
+        let off = self.offset(index, 0);
+        hold(self.arena.u32(off + lock), || self.read(key))?
+    }
+
+    /// Writes one value while its lock is held.
+    pub fn write_locked(&self, key: &[u8], data: &[u8], flags: MapFlags) -> Result<(), Errno> {
+        let lock = self.lock.get()?;
+        let index = index_of(key).ok_or(Errno::INVAL)?;
+        if index >= self.entries {
+            return Err(Errno::TOOBIG);
+        }
+        let off = self.offset(index, 0);
+        hold(self.arena.u32(off + lock), || self.write(key, data, flags, None))?
     }
 
     /// Refuses further writes from the control side (`BPF_MAP_FREEZE`).

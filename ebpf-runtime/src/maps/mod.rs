@@ -4,6 +4,7 @@
 mod array;
 mod def;
 mod hash;
+mod locked;
 mod lpm;
 mod refs;
 mod ring;
@@ -192,6 +193,51 @@ impl Map {
         }
     }
 
+    /// [`Map::lookup`] while the value's `struct bpf_spin_lock` is held, so that it is no mixture of two updates (`BPF_F_LOCK`);
+    /// `EINVAL` where values have none.
+    pub fn lookup_locked(&self, key: &[u8]) -> Result<Vec<u8>, Errno> {
+        self.key_ok(key)?;
+        if self.def.flags & BPF_F_WRONLY != 0 {
+            return Err(Errno::PERM);
+        }
+        match &self.storage {
+            Storage::Array(a) => a.read_locked(key),
+            Storage::Hash(h) => h.read_locked(key),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
+    /// [`Map::update`] in place, while the value's `struct bpf_spin_lock` is held (`BPF_F_LOCK`); `EINVAL` where values have
+    /// none. The lock itself is left as it is by every update.
+    pub fn update_locked(&self, key: &[u8], value: &[u8], flags: MapFlags) -> Result<(), Errno> {
+        self.key_ok(key)?;
+        if self.def.flags & BPF_F_RDONLY != 0 {
+            return Err(Errno::PERM);
+        }
+        if value.len() != self.def.value_size as usize {
+            return Err(Errno::INVAL);
+        }
+        self.write_locked(key, value, flags)
+    }
+
+    fn write_locked(&self, key: &[u8], value: &[u8], flags: MapFlags) -> Result<(), Errno> {
+        match &self.storage {
+            Storage::Array(a) if a.is_frozen() => Err(Errno::PERM),
+            Storage::Array(a) => a.write_locked(key, value, flags),
+            Storage::Hash(h) => h.update_locked(key, value, flags),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
+    /// Says where in its values the `struct bpf_spin_lock` lies.
+    pub(crate) fn set_lock(&self, at: u32) {
+        match &self.storage {
+            Storage::Array(a) => a.set_lock(at),
+            Storage::Hash(h) => h.set_lock(at),
+            _ => {}
+        }
+    }
+
     /// Replaces the values of all workers of a per-CPU map.
     pub fn update_percpu(&self, key: &[u8], values: &[Vec<u8>], flags: MapFlags) -> Result<(), Errno> {
         let size = self.def.value_size as usize;
@@ -336,6 +382,7 @@ impl Map {
             Storage::Array(a) => a.find(key, cpu),
             Storage::Hash(h) => h.find(key, cpu),
             Storage::Lpm(l) => l.find(key),
+            Storage::Targets(t) => t.find(key),
             _ => None,
         }
     }
@@ -346,6 +393,7 @@ impl Map {
             Storage::Array(a) => a.range_at(addr),
             Storage::Hash(h) => h.range_at(addr),
             Storage::Lpm(l) => l.range_at(addr),
+            Storage::Targets(t) => t.range_at(addr),
             _ => None,
         }
     }
@@ -378,7 +426,7 @@ impl Map {
         }
     }
 
-    /// Whether a lookup gives a program a pointer to a value.
+    /// Whether a lookup gives a program a pointer to a value that is its own to read and write.
     pub(crate) fn has_values(&self) -> bool {
         matches!(
             self.storage,
@@ -393,6 +441,9 @@ impl Map {
 
     /// `bpf_map_update_elem` of a program on worker `cpu`.
     pub(crate) fn program_update(&self, key: &[u8], value: &[u8], flags: u64, cpu: u32) -> Result<(), Errno> {
+        if flags & BPF_F_LOCK != 0 {
+            return self.write_locked(key, value, MapFlags::from_raw(flags & !BPF_F_LOCK)?);
+        }
         let flags = MapFlags::from_raw(flags)?;
         match &self.storage {
             Storage::Array(a) => a.write(key, value, flags, Some(cpu)),
@@ -505,6 +556,9 @@ impl Map {
         }
     }
 }
+
+/// `BPF_F_LOCK` of `bpf_map_update_elem`.
+const BPF_F_LOCK: u64 = 4;
 
 /// Values are padded to 8 bytes.
 fn pad8(n: usize) -> usize {

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
 
 use super::array::{index_of, next_index};
 use super::{Map, MapDef, MapFlags, MapType, bounded};
-use crate::mem::arena::Arena;
+use crate::mem::arena::{Arena, Range};
 use crate::program::{Body, Collection};
 use crate::{Errno, Program};
 
@@ -22,10 +22,22 @@ pub(super) struct Targets {
     slots: Arena,
     slot_count: u32,
     /// For `DEVMAP_HASH`.
-    hashed: RwLock<BTreeMap<u32, u32>>,
-    /// Second word of 8-byte values, kept for whoever looks them up.
-    extra: RwLock<BTreeMap<u32, u32>>,
+    hashed: RwLock<Hashed>,
+    /// Values as programs see them, 8 bytes each; of the types that are arrays by index.
+    values: Arena,
 }
+
+/// Entries of a `DEVMAP_HASH`.
+#[derive(Debug, Default)]
+struct Hashed {
+    /// Target, and which of the values it has.
+    entries: BTreeMap<u32, (u32, u32)>,
+    /// Values that entries had and have no more.
+    free: Vec<u32>,
+}
+
+/// Bytes that a value takes.
+const VALUE: usize = 8;
 
 impl Targets {
     pub fn new(def: &MapDef) -> io::Result<Targets> {
@@ -41,7 +53,7 @@ impl Targets {
             slots: Arena::new(bounded((slot_count as usize).checked_mul(4))?)?,
             slot_count,
             hashed: RwLock::default(),
-            extra: RwLock::default(),
+            values: Arena::new(bounded((def.max_entries as usize).checked_mul(VALUE))?)?,
         })
     }
 
@@ -55,7 +67,7 @@ impl Targets {
 
     pub fn len(&self) -> u32 {
         if self.is_hash() {
-            return read(&self.hashed).len() as u32;
+            return read(&self.hashed).entries.len() as u32;
         }
         (0..self.slot_count).filter(|i| self.get(*i).is_some()).count() as u32
     }
@@ -63,9 +75,41 @@ impl Targets {
     /// The first word of the value at an index: what a redirect goes to.
     pub fn get(&self, index: u32) -> Option<u32> {
         if self.is_hash() {
-            return read(&self.hashed).get(&index).copied();
+            return read(&self.hashed).entries.get(&index).map(|(target, _)| *target);
         }
         self.slot(index)?.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    /// Which of the values an index has, if there is an entry.
+    fn place(&self, index: u32) -> Option<u32> {
+        match self.is_hash() {
+            true => read(&self.hashed).entries.get(&index).map(|(_, place)| *place),
+            false => self.get(index).map(|_| index),
+        }
+    }
+
+    /// The value as a program's lookup gives it, to read only: `struct bpf_devmap_val`, or the one field of
+    /// `struct bpf_xdp_sock`, `queue_id`, which here is what was put into the map. A `CPUMAP` is not for lookups, as in the
+    /// kernel.
+    pub fn find(&self, key: &[u8]) -> Option<Range> {
+        if self.kind == MapType::Cpumap {
+            return None;
+        }
+        let place = self.place(index_of(key)?)?;
+        Some(self.values.range(place as usize * VALUE, self.value_size, false))
+    }
+
+    /// The value that the byte at `addr` belongs to.
+    pub fn range_at(&self, addr: u64) -> Option<Range> {
+        let place = self.values.offset_of(addr)? / VALUE;
+        let whole = place < self.max_entries as usize;
+        whole.then(|| self.values.range(place * VALUE, self.value_size, false))
+    }
+
+    fn put(&self, place: u32, target: u32, extra: u32) {
+        let at = place as usize * VALUE;
+        self.values.u32(at).store(target, Ordering::Relaxed);
+        self.values.u32(at + 4).store(extra, Ordering::Relaxed);
     }
 
     pub fn read(&self, key: &[u8]) -> Result<Vec<u8>, Errno> {
@@ -73,7 +117,11 @@ impl Targets {
         let target = self.get(index).ok_or(Errno::NOENT)?;
         let mut value = target.to_ne_bytes().to_vec();
         if self.value_size == 8 {
-            let extra = read(&self.extra).get(&index).copied().unwrap_or(0);
+            let place = self.place(index).ok_or(Errno::NOENT)?;
+            let extra = self
+                .values
+                .u32(place as usize * VALUE + 4)
+                .load(Ordering::Relaxed);
             value.extend_from_slice(&extra.to_ne_bytes());
         }
         Ok(value)
@@ -82,16 +130,22 @@ impl Targets {
     pub fn write(&self, key: &[u8], value: &[u8], flags: MapFlags) -> Result<(), Errno> {
         let index = index_of(key).ok_or(Errno::INVAL)?;
         let target = index_of(value).ok_or(Errno::INVAL)?;
+        let extra = value.get(4..).and_then(index_of).unwrap_or(0);
         if target == u32::MAX {
             return Err(Errno::INVAL);
         }
         if self.is_hash() {
             let mut map = write(&self.hashed);
-            match (map.contains_key(&index), flags) {
-                (true, MapFlags::NoExist) => return Err(Errno::EXIST),
-                (false, _) if map.len() >= self.max_entries as usize => return Err(Errno::TOOBIG),
-                _ => map.insert(index, target),
+            let used = map.entries.len();
+            let place = match (map.entries.get(&index), flags) {
+                (Some(_), MapFlags::NoExist) => return Err(Errno::EXIST),
+                (Some((_, place)), _) => *place,
+                (None, _) if used >= self.max_entries as usize => return Err(Errno::TOOBIG),
+                // What is not free is in use: the values before `used`, when none is free.
+                (None, _) => map.free.pop().unwrap_or(used as u32),
             };
+            self.put(place, target, extra);
+            map.entries.insert(index, (target, place));
         } else {
             let slot = self.slot(index).ok_or(Errno::TOOBIG)?;
             match flags {
@@ -104,10 +158,8 @@ impl Targets {
             }
             // Interface 0 and a CPU queue of length 0 clear the entry (kernel/bpf/devmap.c, cpumap.c).
             let clears = self.kind != MapType::Xskmap && target == 0;
+            self.put(index, target, extra);
             slot.store(if clears { 0 } else { target + 1 }, Ordering::Release);
-        }
-        if let Some(extra) = value.get(4..).and_then(index_of) {
-            write(&self.extra).insert(index, extra);
         }
         Ok(())
     }
@@ -115,7 +167,10 @@ impl Targets {
     pub fn remove(&self, key: &[u8]) -> Result<(), Errno> {
         let index = index_of(key).ok_or(Errno::INVAL)?;
         if self.is_hash() {
-            return write(&self.hashed).remove(&index).map(drop).ok_or(Errno::NOENT);
+            let mut map = write(&self.hashed);
+            let (_, place) = map.entries.remove(&index).ok_or(Errno::NOENT)?;
+            map.free.push(place);
+            return Ok(());
         }
         // The array types succeed also when nothing is there.
         self.slot(index).ok_or(Errno::INVAL)?.store(0, Ordering::Release);
@@ -127,9 +182,9 @@ impl Targets {
             return next_index(key, self.max_entries);
         }
         let map = read(&self.hashed);
-        let after = key.and_then(index_of).filter(|k| map.contains_key(k));
+        let after = key.and_then(index_of).filter(|k| map.entries.contains_key(k));
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let next = map.range((from, Bound::Unbounded)).next();
+        let next = map.entries.range((from, Bound::Unbounded)).next();
         next.map(|(k, _)| k.to_ne_bytes().to_vec()).ok_or(Errno::NOENT)
     }
 }

@@ -1,11 +1,12 @@
 //! The Linux kernel's own eBPF, to compare with: the same linked program over maps of the same contents, through bpf(2).
 //!
-//! Nothing of the runtime needs it. Attribute layouts are those of `union bpf_attr` in linux/bpf.h.
+//! Nothing of the runtime needs it. [`super::bpf`] makes the calls.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
+use super::bpf::{Attr, bpf, owned, possible_cpus};
 use crate::{Map, MapType, Program};
 
 const MAP_CREATE: i64 = 0;
@@ -14,73 +15,6 @@ const MAP_UPDATE: i64 = 2;
 const PROG_LOAD: i64 = 5;
 const TEST_RUN: i64 = 10;
 const PROG_TYPE_XDP: u32 = 6;
-
-#[repr(C, align(8))]
-struct Attr([u8; 152]);
-
-impl Attr {
-    fn new() -> Attr {
-        Attr([0; 152])
-    }
-
-    fn u32(mut self, at: usize, value: u32) -> Attr {
-        self.0[at..at + 4].copy_from_slice(&value.to_ne_bytes());
-        self
-    }
-
-    fn fd(self, at: usize, fd: &OwnedFd) -> Attr {
-        self.u32(at, fd.as_raw_fd() as u32)
-    }
-
-    fn addr(mut self, at: usize, addr: usize) -> Attr {
-        self.0[at..at + 8].copy_from_slice(&(addr as u64).to_ne_bytes());
-        self
-    }
-
-    fn input<T>(self, at: usize, slice: &[T]) -> Attr {
-        self.addr(at, slice.as_ptr().expose_provenance())
-    }
-
-    fn output(self, at: usize, slice: &mut [u8]) -> Attr {
-        self.addr(at, slice.as_mut_ptr().expose_provenance())
-    }
-
-    fn get(&self, at: usize) -> u32 {
-        self.0[at..]
-            .first_chunk::<4>()
-            .map_or(0, |b| u32::from_ne_bytes(*b))
-    }
-}
-
-/// # Safety
-/// Each pointer in `attr` is valid for as many bytes as the command reads or writes there.
-unsafe fn bpf(cmd: i64, attr: &mut Attr) -> io::Result<i64> {
-    // SAFETY: `attr` is a `union bpf_attr` of the size given; the caller answers for the pointers in it.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, cmd, attr.0.as_mut_ptr(), attr.0.len()) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
-}
-
-/// # Safety
-/// `fd` was just returned by bpf(2).
-unsafe fn owned(fd: i64) -> OwnedFd {
-    // SAFETY: as the caller promises, nobody else has it.
-    unsafe { OwnedFd::from_raw_fd(fd as i32) }
-}
-
-/// CPUs that a per-CPU value in the kernel has room for: `/sys/devices/system/cpu/possible`, such as `0-3`.
-fn possible_cpus() -> usize {
-    let text = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
-    let last = text
-        .trim()
-        .rsplit(['-', ','])
-        .next()
-        .and_then(|n| n.parse::<usize>().ok());
-    last.map_or(1, |n| n + 1)
-}
 
 fn wrong_size() -> io::Error {
     io::Error::from_raw_os_error(libc::EINVAL)

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod arena;
+mod bpf;
 pub(crate) mod kernel;
 pub(crate) mod packet;
 pub(crate) mod space;

@@ -111,7 +111,8 @@ fn of_def(def: &MapDef) -> MapInfo {
             _ => def.value_size,
         },
         max_entries: def.max_entries,
-        readonly: def.flags & BPF_F_RDONLY_PROG != 0 || def.kind == MapType::Xskmap,
+        readonly: def.flags & BPF_F_RDONLY_PROG != 0
+            || matches!(def.kind, MapType::Xskmap | MapType::Devmap | MapType::DevmapHash),
         lock: None,
         constant: None,
         inner: None,

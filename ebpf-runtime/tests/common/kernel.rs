@@ -4,9 +4,13 @@
 #![allow(unsafe_code, dead_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
+#[path = "../../src/mem/bpf.rs"]
+mod call;
+
+use call::{Attr, possible_cpus};
 use millrace_ebpf::{Map, MapFlags, MapType, Program};
 
 const MAP_CREATE: i64 = 0;
@@ -20,64 +24,21 @@ const MAP_BY_ID: i64 = 14;
 const MAP_FREEZE: i64 = 22;
 const PROG_TYPE_XDP: u32 = 6;
 
-#[repr(C, align(8))]
-struct Attr([u8; 152]);
-
-impl Attr {
-    fn new() -> Attr {
-        Attr([0; 152])
-    }
-
-    fn u32(mut self, at: usize, value: u32) -> Attr {
-        self.0[at..at + 4].copy_from_slice(&value.to_ne_bytes());
-        self
-    }
-
-    fn u64(mut self, at: usize, value: u64) -> Attr {
-        self.0[at..at + 8].copy_from_slice(&value.to_ne_bytes());
-        self
-    }
-
-    fn ptr<T>(self, at: usize, slice: &[T]) -> Attr {
-        self.u64(at, slice.as_ptr().expose_provenance() as u64)
-    }
-
-    fn get(&self, at: usize) -> u32 {
-        u32::from_ne_bytes(self.0[at..at + 4].try_into().unwrap())
-    }
-}
-
 fn bpf(cmd: i64, attr: &mut Attr) -> io::Result<i64> {
-    // SAFETY: `attr` is a `union bpf_attr` of the size given; every pointer in it was taken from a slice that its caller
-    // keeps alive over the call, with that slice's length in the field that goes with it.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, cmd, attr.0.as_mut_ptr(), attr.0.len()) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    // SAFETY: every pointer in `attr` was taken from a slice that its caller keeps alive over the call, with that slice's
+    // length in the field that goes with it.
+    unsafe { call::bpf(cmd, attr) }
 }
 
 fn owned(fd: i64) -> OwnedFd {
     // SAFETY: bpf(2) just returned this descriptor to us; nobody else has it.
-    unsafe { OwnedFd::from_raw_fd(fd as i32) }
+    unsafe { call::owned(fd) }
 }
 
 /// A map in the kernel, made like one of ours.
 pub struct KernelMap {
     fd: OwnedFd,
     value_size: usize,
-}
-
-/// Processors that the kernel keeps values of per-CPU maps for.
-fn possible_cpus() -> usize {
-    let listed = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
-    let last = listed
-        .trim()
-        .rsplit(['-', ','])
-        .next()
-        .and_then(|n| n.parse().ok());
-    last.map_or(1, |n: usize| n + 1)
 }
 
 impl KernelMap {
@@ -119,10 +80,10 @@ impl KernelMap {
     pub fn keys(&self, key_size: usize) -> Vec<Vec<u8>> {
         let mut keys: Vec<Vec<u8>> = Vec::new();
         loop {
-            let next = vec![0u8; key_size];
-            let mut attr = Attr::new().u32(0, self.fd.as_raw_fd() as u32).ptr(16, &next);
+            let mut next = vec![0u8; key_size];
+            let mut attr = Attr::new().fd(0, &self.fd).output(16, &mut next);
             if let Some(last) = keys.last() {
-                attr = attr.ptr(8, last);
+                attr = attr.input(8, last);
             }
             if bpf(MAP_NEXT_KEY, &mut attr).is_err() || keys.len() > 1 << 16 {
                 return keys;
@@ -131,20 +92,24 @@ impl KernelMap {
         }
     }
 
+    pub fn fd(&self) -> i32 {
+        self.fd.as_raw_fd()
+    }
+
     pub fn update(&self, key: &[u8], value: &[u8]) -> io::Result<()> {
         let mut attr = Attr::new()
             .u32(0, self.fd.as_raw_fd() as u32)
-            .ptr(8, key)
-            .ptr(16, value);
+            .input(8, key)
+            .input(16, value);
         bpf(MAP_UPDATE, &mut attr).map(drop)
     }
 
     pub fn lookup(&self, key: &[u8]) -> Option<Vec<u8>> {
-        let value = vec![0u8; self.value_size];
+        let mut value = vec![0u8; self.value_size];
         let mut attr = Attr::new()
             .u32(0, self.fd.as_raw_fd() as u32)
-            .ptr(8, key)
-            .ptr(16, &value);
+            .input(8, key)
+            .output(16, &mut value);
         bpf(MAP_LOOKUP, &mut attr).ok().map(|_| value)
     }
 }
@@ -219,7 +184,7 @@ impl KernelProgram {
 
     /// Runs it once.
     pub fn run(&self, frame: &[u8]) -> io::Result<Outcome> {
-        let out = vec![0u8; 8192];
+        let mut out = vec![0u8; 8192];
         // struct xdp_md: data, data_end, data_meta, ingress interface, queue, egress interface.
         let context = [0, frame.len() as u32, 0, 0, 0, 0];
         let mut context_after = [0u32; 6];
@@ -227,13 +192,13 @@ impl KernelProgram {
             .u32(0, self.fd.as_raw_fd() as u32)
             .u32(8, frame.len() as u32)
             .u32(12, out.len() as u32)
-            .ptr(16, frame)
-            .ptr(24, &out)
+            .input(16, frame)
+            .output(24, &mut out)
             .u32(32, 1)
             .u32(40, 24)
             .u32(44, 24)
-            .ptr(48, &context)
-            .u64(56, context_after.as_mut_ptr().expose_provenance() as u64);
+            .input(48, &context)
+            .output(56, &mut context_after);
         bpf(TEST_RUN, &mut attr)?;
         let len = attr.get(12) as usize;
         Ok(Outcome {
@@ -251,17 +216,17 @@ impl KernelProgram {
 fn load(program: &Arc<Program>, maps: &[KernelMap]) -> Result<OwnedFd, String> {
     let fds: Vec<i32> = maps.iter().map(|m| m.fd.as_raw_fd()).collect();
     let code = program.bytecode();
-    let log = vec![0u8; 1 << 16];
+    let mut log = vec![0u8; 1 << 16];
     let licence = b"GPL\0";
     let mut attr = Attr::new()
         .u32(0, PROG_TYPE_XDP)
         .u32(4, (code.len() / 8) as u32)
-        .ptr(8, &code)
-        .ptr(16, licence)
+        .input(8, &code)
+        .input(16, licence)
         .u32(24, 1)
         .u32(28, log.len() as u32)
-        .ptr(32, &log)
-        .ptr(120, &fds);
+        .output(32, &mut log)
+        .input(120, &fds);
     match bpf(PROG_LOAD, &mut attr) {
         Ok(fd) => Ok(owned(fd)),
         Err(e) => {

@@ -253,7 +253,8 @@ fn case_rows(
             if counted.instructions != 0 {
                 let each = counted.instructions as f64 / counted.runs.max(1) as f64 / turns;
                 row.instructions = Some(report::round(each));
-                row.ns_per_instruction = Some(hundredth(own / each));
+                // Of a program without a body this would be what entering costs.
+                row.ns_per_instruction = (each > 2.0).then(|| hundredth(own / each));
             }
             if let Some(cold) = &mut cold {
                 row.cold_single_ns = Some(report::round(cold.pass(once, false)));

@@ -9,11 +9,17 @@
 //! value or the new one; a pointer a program still holds to the old one stays readable. Per-CPU values are written in
 //! place. An LRU map that is full evicts by second chance: a hand sweeps the elements, passes over those looked up
 //! since its last visit, and takes the first other.
+//!
+//! [`elements`] has the free elements and the hand, [`guarded`] what is done while a value's spin lock is held.
+
+mod elements;
+mod guarded;
 
 use std::io;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 
+use super::locked::LockPlace;
 use super::{MapDef, MapFlags, bounded, pad8};
 use crate::Errno;
 use crate::mem::arena::{Arena, Range};
@@ -32,8 +38,6 @@ pub(crate) const SEEN: u32 = 3;
 
 /// Elements beyond `max_entries`: a replacement holds the old and the new one for a moment.
 const SPARE: u32 = 64;
-/// Elements the hand looks at before it takes one that was seen.
-const SWEEP: u32 = 128;
 
 #[derive(Debug)]
 pub(super) struct Hash {
@@ -57,6 +61,7 @@ pub(super) struct Hash {
     hand: AtomicU32,
     seeds: [u64; 2],
     writable: bool,
+    value_lock: LockPlace,
 }
 
 /// Values of per-CPU maps: `[cpu][element]`.
@@ -149,6 +154,7 @@ impl Hash {
                 _ => [0x9e37_79b9_7f4a_7c15, 0xa076_1d64_78bd_642f],
             },
             writable: def.flags & super::BPF_F_RDONLY_PROG == 0,
+            value_lock: LockPlace::default(),
         })
     }
 
@@ -315,6 +321,7 @@ impl Hash {
             let mut out = vec![0; self.value];
             self.elems
                 .read(elem as usize * self.stride + self.value_at, &mut out);
+            self.value_lock.hide(&mut out);
             return out;
         };
         let mut out = vec![0; p.stride * p.cpus as usize];
@@ -386,8 +393,8 @@ impl Hash {
     fn write_elem(&self, elem: u32, value: &NewValue<'_>, fresh: bool) {
         match (&self.percpu, value) {
             (None, NewValue::One(data, _) | NewValue::All(data)) => {
-                self.elems
-                    .write(elem as usize * self.stride + self.value_at, &data[..self.value]);
+                let off = elem as usize * self.stride + self.value_at;
+                self.value_lock.write(&self.elems, off, &data[..self.value]);
             }
             (Some(p), NewValue::One(data, mine)) => {
                 for cpu in 0..p.cpus {
@@ -485,95 +492,6 @@ impl Hash {
             Some(before) => self.field(before, NEXT).store(next, Relaxed),
             None => self.head(bucket).store(next, Relaxed),
         }
-    }
-
-    /// A free element. A new key also counts against `max_entries`.
-    fn take(&self, new_key: bool) -> Option<u32> {
-        if new_key {
-            let room = |n: u32| (n < self.max_entries).then_some(n + 1);
-            self.count.fetch_update(AcqRel, Relaxed, room).ok()?;
-        }
-        let elem = self.pop();
-        if elem.is_none() && new_key {
-            self.count.fetch_sub(1, AcqRel);
-        }
-        elem
-    }
-
-    fn pop(&self) -> Option<u32> {
-        let mut top = self.free.load(Acquire);
-        while top as u32 != 0 {
-            let elem = top as u32 - 1;
-            let next = u64::from(self.field(elem, NEXT).load(Relaxed));
-            let generation = (top >> 32).wrapping_add(1) << 32;
-            match self
-                .free
-                .compare_exchange_weak(top, generation | next, AcqRel, Acquire)
-            {
-                Ok(_) => return Some(elem),
-                Err(seen) => top = seen,
-            }
-        }
-        self.fresh
-            .fetch_update(AcqRel, Relaxed, |n| (n < self.capacity).then_some(n + 1))
-            .ok()
-    }
-
-    /// Puts an unlinked element back.
-    fn give(&self, elem: u32, was_counted: bool) {
-        self.field(elem, STATE).store(FREE, Relaxed);
-        if was_counted {
-            self.count.fetch_sub(1, AcqRel);
-        }
-        let mut top = self.free.load(Relaxed);
-        loop {
-            self.field(elem, NEXT).store(top as u32, Relaxed);
-            let generation = (top >> 32).wrapping_add(1) << 32;
-            match self
-                .free
-                .compare_exchange_weak(top, generation | u64::from(elem + 1), AcqRel, Relaxed)
-            {
-                Ok(_) => return,
-                Err(seen) => top = seen,
-            }
-        }
-    }
-
-    /// Frees one element of a full LRU map. The caller holds no bucket.
-    fn evict(&self) -> bool {
-        if !self.lru {
-            return false;
-        }
-        let end = self.fresh.load(Acquire).clamp(1, self.capacity);
-        let mut passed = 0u32;
-        for _ in 0..SWEEP.max(end.saturating_mul(2)) {
-            let elem = self.hand.fetch_add(1, Relaxed) % end;
-            let state = self.field(elem, STATE);
-            match state.load(Acquire) {
-                FREE => continue,
-                SEEN if passed < SWEEP => {
-                    passed += 1;
-                    let _ = state.compare_exchange(SEEN, LIVE, Relaxed, Relaxed);
-                    continue;
-                }
-                _ => {}
-            }
-            // If the element is reused meanwhile, it is not in this bucket and the hand moves on.
-            let bucket = self.field(elem, HASH).load(Relaxed) & self.mask;
-            let _guard = self.lock(bucket);
-            let mut before = None;
-            let mut link = self.head(bucket).load(Relaxed);
-            while link != 0 {
-                if link - 1 == elem {
-                    self.unlink(bucket, &Found { elem, before });
-                    self.give(elem, true);
-                    return true;
-                }
-                before = Some(link - 1);
-                link = self.field(link - 1, NEXT).load(Relaxed);
-            }
-        }
-        false
     }
 
     fn lock(&self, bucket: u32) -> Guard<'_> {
