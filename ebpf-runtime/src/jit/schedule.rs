@@ -1,26 +1,47 @@
-//! The order of instructions within blocks, once cranelift's optimiser is through.
+//! The order of instructions, once cranelift's optimiser is through.
 //!
 //! The optimiser computes each number right before it is used first, but leaves loads where they were. Many loads in a row, as
-//! of a loop that was laid out, would hold a register each until the end; here each goes to its first use.
+//! of a loop that was laid out, would hold a register each until the end; here each goes to its first use, also where
+//! that is in a block further on, as long as there is only one way from here to there and back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
+use cranelift_codegen::flowgraph::ControlFlowGraph;
 use cranelift_codegen::ir::{Block, Function, Inst, InstBuilder, InstructionData, Opcode, Value, types};
 
 use super::prune::is_load;
 
-/// How often a large constant is a factor in a block before it is worth a register.
+/// How often a large constant is a factor in a run of blocks before it is worth a register.
 const OFTEN: usize = 4;
 
-/// Orders each block's instructions.
+/// Orders the instructions of each run of blocks.
 pub(super) fn schedule(func: &mut Function) {
-    let blocks: Vec<Block> = func.layout.blocks().collect();
-    for block in blocks {
-        let insts: Vec<Inst> = func.layout.block_insts(block).collect();
+    for run in runs(func) {
+        let insts: Vec<Inst> = run
+            .iter()
+            .flat_map(|block| func.layout.block_insts(*block))
+            .collect();
         sink_loads(func, &insts);
         keep_factors(func, &insts);
     }
+}
+
+/// Blocks one after the other: each but the first is reached from the one before only, which goes nowhere else.
+fn runs(func: &Function) -> Vec<Vec<Block>> {
+    let cfg = ControlFlowGraph::with_function(func);
+    let follower = |block: Block| {
+        let mut after = cfg.succ_iter(block);
+        let next = after.next().filter(|_| after.next().is_none())?;
+        let jump = func.layout.last_inst(block)?;
+        let only = func.dfg.insts[jump].opcode() == Opcode::Jump && cfg.pred_iter(next).count() == 1;
+        (only && Some(next) != func.layout.entry_block()).then_some(next)
+    };
+    let followers: HashSet<Block> = func.layout.blocks().filter_map(follower).collect();
+    let first = func.layout.blocks().filter(|block| !followers.contains(block));
+    first
+        .map(|block| std::iter::successors(Some(block), |block| follower(*block)).collect())
+        .collect()
 }
 
 /// What no load may be moved across: whatever writes memory, and loads that others order by.
