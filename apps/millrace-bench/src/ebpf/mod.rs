@@ -144,6 +144,9 @@ struct Lane {
 pub fn run(args: &Args) -> Result<(), BenchError> {
     let engines = engines(&args.engines)?;
     let chosen = cases::chosen(&args.cases)?;
+    if !args.engines.is_empty() {
+        run_something(&engines, &chosen)?;
+    }
     let machine = report::machine();
     clock::stay_on_this_cpu();
     let mut notes = vec![
@@ -188,6 +191,24 @@ fn engines(names: &[String]) -> Result<Vec<&'static str>, BenchError> {
     names.iter().map(find).collect()
 }
 
+/// An engine that somebody asked for and that runs none of the cases is an error; one that runs some of them is not.
+fn run_something(engines: &[&'static str], cases: &[&Case]) -> Result<(), BenchError> {
+    for engine in engines {
+        let mut refusal = None;
+        let runs = |case: &&Case| {
+            lane(case, engine)
+                .map_err(|why| refusal.get_or_insert(why))
+                .is_ok()
+        };
+        if !cases.iter().any(runs)
+            && let Some(why) = refusal
+        {
+            return Err(why);
+        }
+    }
+    Ok(())
+}
+
 fn case_rows(
     args: &Args,
     case: &Case,
@@ -199,7 +220,7 @@ fn case_rows(
     for engine in engines {
         match lane(case, engine) {
             Ok(lane) => lanes.push(lane),
-            Err(why) if args.engines.is_empty() && why.is_skip() => {
+            Err(why) if why.is_skip() => {
                 let note = format!("{engine} left out of {}: {why}", case.name);
                 if !notes.contains(&note) {
                     notes.push(note);
