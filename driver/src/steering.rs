@@ -455,6 +455,19 @@ mod tests {
             together.spread(Some(1), 7, hashes(), |queue, frame| got.push((queue, frame)));
             assert_eq!(got, want, "setup {i}");
             assert_eq!(together.stats(), alone.stats(), "setup {i}");
+
+            let mut at_once = TxSteering::new(8).unwrap();
+            setup(&mut at_once);
+            // Maps that leave no choice answer for all; where the hash has a say each frame has to be asked for.
+            let one = want.iter().all(|(queue, _)| *queue == want[0].0);
+            let queue = at_once.choose_for_all(Some(1), 7, want.len() as u64);
+            assert_eq!(queue, one.then_some(want[0].0), "setup {i}");
+            let counted = if one {
+                alone.stats()
+            } else {
+                SteeringStats::default()
+            };
+            assert_eq!(at_once.stats(), counted, "setup {i}");
         }
     }
 
