@@ -1,4 +1,4 @@
-//! Loops that turn a known number of times: they are laid out turn after turn, with their counter a constant in each.
+//! Loops that turn a known number of times: they are unrolled, with their counter a constant in each turn.
 
 use crate::insn::{self, Insn, atomic};
 use crate::program::Body;
@@ -77,7 +77,7 @@ fn holds(test: Insn, value: i64) -> bool {
     }
 }
 
-/// The loops of a function that may be laid out.
+/// The loops of a function that may be unrolled.
 pub(super) fn counted(body: &Body, start: usize, end: usize) -> Vec<Counted> {
     let jumps: Vec<(usize, usize)> = instructions(body, start, end)
         .filter_map(|at| Some((at, jump_target(body.insns[at], at)?)))

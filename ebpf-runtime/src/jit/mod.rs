@@ -4,7 +4,7 @@
 //! track     which accesses are certain to be in bounds, by data flow or by the verifier's proof (facts, kind)
 //! compile   one program: each function through `function`, linked, put into `code`
 //! function  what instructions become; entry: the loop over a batch; flow: blocks, jumps, what is known on the way
-//! loops     loops that are laid out turn after turn
+//! loops     loops of a known number of turns, unrolled
 //! access    loads and stores; bytes: what numbers are made of; known: what bytes of the stack hold; stores: those to the
 //!           frame, held back
 //! calls     helpers; lookup: maps; adjust: moves of a frame's edges; hints: metadata kfuncs; alu: arithmetic

@@ -1,10 +1,10 @@
 //! The order of instructions, once cranelift's optimiser is through.
 //!
 //! The optimiser computes each number right before it is used first, but leaves loads where they were. Many loads in a row, as
-//! of a loop that was laid out, would hold a register each until the end; here each goes to its first use, also where
+//! of an unrolled loop, would hold a register each until the end; here each goes to its first use, also where
 //! that is in a block further on, as long as there is only one way from here to there and back.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::flowgraph::ControlFlowGraph;
@@ -82,7 +82,8 @@ fn sink_loads(func: &mut Function, insts: &[Inst]) {
 /// Factors that no instruction can hold are read from memory each time; those used often get a register instead, by way of
 /// an operation that is not computed at compile time any more.
 fn keep_factors(func: &mut Function, insts: &[Inst]) {
-    let mut uses: HashMap<i64, Vec<(Inst, usize)>> = HashMap::new();
+    // In the order of the factors, so that a program always becomes the same code.
+    let mut uses: BTreeMap<i64, Vec<(Inst, usize)>> = BTreeMap::new();
     for inst in insts {
         if func.dfg.insts[*inst].opcode() != Opcode::Imul {
             continue;
