@@ -411,7 +411,7 @@ int main(int argc, char **argv)
 		} else if (strncmp(line, "count", 5) == 0) {
 			unsigned done, waiting = supply(&rig);
 			uint64_t all = count(&rig, &done);
-			if (done != waiting)
+			if (done != waiting || waiting != rig.frames)
 				printf("no %u of %u frames dealt with\n", done, waiting);
 			else
 				printf("%" PRIu64 "\n", all);
