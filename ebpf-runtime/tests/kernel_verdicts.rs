@@ -12,7 +12,7 @@ use std::sync::Arc;
 use generate::Random;
 use kernel::{KernelProgram, available};
 use millrace_ebpf::maps::BPF_F_RDONLY_PROG;
-use millrace_ebpf::{EngineKind, Fault, LoadError, Map, MapDef, MapFlags, MapType, Program};
+use millrace_ebpf::{EngineKind, Fault, LoadError, Map, MapDef, MapFlags, MapType, Program, XdpBuff};
 
 fn maps() -> Vec<Arc<Map>> {
     let make = |name: &str, kind, key_size, value_size, max_entries, flags| {
@@ -173,4 +173,62 @@ fn what_the_kernel_refuses_and_we_accept_is_explained() {
         "{both} of {kernel_accepts}"
     );
     assert!(unexplained.is_empty(), "{unexplained:?}");
+}
+
+/// The kernel turns the field of a `struct bpf_xdp_sock` into another access than that of a map value, so it refuses one load that
+/// meets both. Here both are memory that an engine reads as it is.
+#[test]
+fn one_load_may_meet_a_socket_and_a_map_value() {
+    let i = |code: u8, regs: u8, off: i16, imm: i32| {
+        let (o, m) = (off.to_le_bytes(), imm.to_le_bytes());
+        [code, regs, o[0], o[1], m[0], m[1], m[2], m[3]]
+    };
+    let map = |kind, value_size| {
+        let def = MapDef {
+            name: "map".into(),
+            kind,
+            key_size: 4,
+            value_size,
+            max_entries: 4,
+            flags: 0,
+        };
+        Arc::new(Map::new(&def, 1).unwrap())
+    };
+    let maps = [map(MapType::Xskmap, 4), map(MapType::Array, 8)];
+    // r7 = rx_queue_index; the key 0 lies on the stack.
+    let code = [
+        i(0x61, 0x17, 16, 0),
+        i(0x62, 0x0a, -4, 0),
+        i(0xbf, 0xa2, 0, 0),
+        i(0x07, 0x02, 0, -4),
+        // Odd queues look into the array, even ones into the XSKMAP.
+        i(0x57, 0x07, 0, 1),
+        i(0x55, 0x07, 3, 0),
+        i(0x18, 0x51, 0, 0),
+        i(0, 0, 0, 0),
+        i(0x05, 0, 2, 0),
+        i(0x18, 0x51, 0, 1),
+        i(0, 0, 0, 0),
+        i(0x85, 0, 0, 1),
+        i(0x15, 0x00, 1, 0),
+        // Either pointer.
+        i(0x61, 0x00, 0, 0),
+        i(0x95, 0, 0, 0),
+    ];
+    let program = Program::from_bytecode("either", &code.concat(), &maps, 1).unwrap();
+    program.verify().unwrap();
+    maps[0].update(&[0; 4], &2u32.to_ne_bytes(), MapFlags::Any).unwrap();
+    maps[1].update(&[0; 4], &3u64.to_ne_bytes(), MapFlags::Any).unwrap();
+    for engine in [EngineKind::Interp, EngineKind::default()] {
+        let mut instance = program.instance(engine, 0).unwrap();
+        for (queue, expected) in [(0, 2), (1, 3), (2, 2)] {
+            let mut frame = [0u8; 64];
+            let verdict = instance.run_one(&mut XdpBuff::new(&mut frame, 0, 64, queue, &[]));
+            assert_eq!((verdict.raw, verdict.fault), (expected, Fault::None), "{engine:?}");
+        }
+    }
+    if available("one_load_may_meet_a_socket_and_a_map_value") {
+        let refused = KernelProgram::load(&program).err().unwrap_or_default();
+        assert!(refused.contains("same insn cannot be used"), "{refused}");
+    }
 }

@@ -89,6 +89,10 @@ fn grouped<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
 }
 
 fn table<'a>(head: &str, rows: impl Iterator<Item = (&'a Row, &'a str)>) -> String {
+    let mut rows = rows.peekable();
+    if rows.peek().is_none() {
+        return "None.\n".to_owned();
+    }
     let mut text = format!("| object | program | {head} |\n|---|---|---|\n");
     for (row, why) in rows {
         let why = why.replace('|', "\\|");

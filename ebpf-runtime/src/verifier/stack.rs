@@ -140,12 +140,10 @@ impl Verifier<'_> {
         let (slot, first) = place(lo);
         if (first == 0 && size == 8) || (value.is_scalar() && size <= 4 && matches!(first, 0 | 4)) {
             let mut value = *value;
-            if size < 8 {
-                let cut = value.value.truncate(size);
-                if cut != value.value {
-                    let dep = self.deps.node(value.dep, NONE);
-                    value = Reg::scalar(cut, dep);
-                }
+            let whole = value.value.truncate(size) == value.value;
+            if !whole {
+                let dep = self.deps.node(value.dep, NONE);
+                value = Reg::scalar(value.value.truncate(size), dep);
             } else if value.is_scalar()
                 && value.id == 0
                 && value.known().is_none()
