@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
-use millrace_ebpf::{EngineKind, Fault, Loader, Map, MapDef, MapFlags, MapType, Object, Program, XdpBuff};
+use millrace_ebpf::{
+    EngineKind, Fault, HintField, HintKind, HintLayout, HintSource, Loader, Loc, Map, MapDef, MapFlags,
+    MapType, Object, Program, XdpBuff,
+};
 
 /// Instructions of a run: enough to go round, few enough to go on.
 const BUDGET: u64 = 20_000;
@@ -13,6 +16,26 @@ const PROGRAMS: usize = 4;
 const INSTRUCTIONS: usize = 2_000;
 /// Most bytes of a map that a fuzzer is let fill.
 const MAP_BYTES: u64 = 1 << 20;
+
+/// Metadata of the queue that objects are loaded for.
+fn layout() -> HintLayout {
+    let field = |kind, offset, width| HintField {
+        kind,
+        loc: Some(Loc {
+            offset,
+            width,
+            shift: 0,
+            mask: u64::MAX,
+        }),
+        valid: None,
+        table: None,
+        source: HintSource::Hardware,
+    };
+    HintLayout::named("fuzz")
+        .with(field(HintKind::RxHash, 0, 4))
+        .with(field(HintKind::VlanTci, 2, 2))
+        .with(field(HintKind::RxTimestamp, 0, 8))
+}
 
 /// Runs a program on a few frames; `verified` ones must not fault.
 fn run(program: &Arc<Program>, engine: EngineKind, verified: bool) {
@@ -23,6 +46,7 @@ fn run(program: &Arc<Program>, engine: EngineKind, verified: bool) {
     };
     let Ok(mut instance) = instance else { return };
     instance.set_budget(BUDGET);
+    instance.set_hints(&layout());
     instance.fix_environment(1, 1);
     let mut buffer = [0x45u8; 512];
     for len in [14, 60, 200] {
@@ -67,7 +91,7 @@ fn load(bytes: &[u8]) {
     if total > 64 * MAP_BYTES {
         return;
     }
-    let Ok(loaded) = Loader::new().cpus(2).load(&object) else {
+    let Ok(loaded) = Loader::new().cpus(2).hints(&layout()).load(&object) else {
         return;
     };
     loaded.programs().iter().take(PROGRAMS).for_each(verify_and_run);

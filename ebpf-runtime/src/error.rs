@@ -129,6 +129,16 @@ pub enum LoadError {
         /// Size given.
         got: usize,
     },
+    /// The program reads the struct of another layout's metadata.
+    #[error("program `{program}` reads {loaded}, which is {queue}; load it for that queue's port")]
+    Layout {
+        /// Program name.
+        program: String,
+        /// The struct it was loaded with.
+        loaded: String,
+        /// The struct that the queue gives.
+        queue: String,
+    },
     /// The engine asked for is not in this build.
     #[error("engine `{0}` is not available here ({1}); use `interp`")]
     EngineUnavailable(&'static str, &'static str),

@@ -98,6 +98,7 @@ pub struct HintField {
 /// All fields of a queue's write-back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HintLayout {
+    family: &'static str,
     fields: [Option<HintField>; HINT_KINDS],
 }
 
@@ -105,6 +106,19 @@ impl HintLayout {
     /// A layout that has nothing.
     pub fn none() -> HintLayout {
         HintLayout::default()
+    }
+
+    /// A layout that has nothing yet, with the name that messages call such queues by: family and descriptor format.
+    pub fn named(family: &'static str) -> HintLayout {
+        HintLayout {
+            family,
+            ..HintLayout::default()
+        }
+    }
+
+    /// What such queues are called; empty where nobody said.
+    pub fn family(&self) -> &'static str {
+        self.family
     }
 
     /// Adds or replaces a field.
@@ -122,16 +136,23 @@ impl HintLayout {
 
     /// Reads a field out of a raw write-back: `None` when absent, not valid in this one, or past its end.
     pub fn read(&self, kind: HintKind, raw: &[u8]) -> Option<u64> {
-        let field = self.field(kind)?;
-        if let Some(test) = field.valid
+        self.field(kind)?.read(raw)
+    }
+}
+
+impl HintField {
+    /// Its value in a raw write-back: `None` when not valid in this one, or past its end.
+    #[inline]
+    pub(crate) fn read(&self, raw: &[u8]) -> Option<u64> {
+        if let Some(test) = &self.valid
             && !test.holds(raw)?
         {
             return None;
         }
-        let loc = field.loc?;
+        let loc = self.loc?;
         let bits = load(raw, loc.offset, loc.width)?;
         let value = bits.checked_shr(u32::from(loc.shift)).unwrap_or(0) & loc.mask;
-        match field.table {
+        match self.table {
             None => Some(value),
             Some(table) => Some(
                 usize::try_from(value)
@@ -143,12 +164,21 @@ impl HintLayout {
     }
 }
 
+#[inline]
 fn load(raw: &[u8], offset: u8, width: u8) -> Option<u64> {
-    let start = usize::from(offset);
-    let bytes = raw.get(start..start.checked_add(usize::from(width))?)?;
-    let mut word = [0u8; 8];
-    word.get_mut(..bytes.len())?.copy_from_slice(bytes);
-    Some(u64::from_le_bytes(word))
+    let bytes = raw.get(usize::from(offset)..)?;
+    Some(match width {
+        1 => u64::from(*bytes.first()?),
+        2 => u16::from_le_bytes(*bytes.first_chunk()?).into(),
+        4 => u32::from_le_bytes(*bytes.first_chunk()?).into(),
+        8 => u64::from_le_bytes(*bytes.first_chunk()?),
+        other => {
+            let bytes = bytes.get(..usize::from(other))?;
+            let mut word = [0u8; 8];
+            word.get_mut(..bytes.len())?.copy_from_slice(bytes);
+            u64::from_le_bytes(word)
+        }
+    })
 }
 
 #[cfg(test)]

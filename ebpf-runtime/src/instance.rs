@@ -7,6 +7,7 @@ use crate::interp::{Core, Interp};
 use crate::jit::Jit;
 use crate::program::Program;
 use crate::routes::RouteFeed;
+use crate::rx_meta::front::Front;
 use crate::{EngineKind, Fault, FaultReport, Frags, HintLayout, Hook, LoadError, SkbInfo, Verdict, XdpBuff};
 
 /// What an instance counted since it was made.
@@ -18,6 +19,8 @@ pub struct InstanceStats {
     pub instructions: u64,
     /// Runs that ended in a fault (their verdict is `XDP_ABORTED`).
     pub faults: u64,
+    /// Frames without headroom for `struct millrace_rx_meta`, which the program reads: it found `data_meta` equal to `data`.
+    pub no_meta_room: u64,
 }
 
 /// Runs a program on one worker. `Send`, used by one thread at a time.
@@ -29,7 +32,12 @@ pub struct Instance {
     several: Option<Box<Interp>>,
     kind: EngineKind,
     program: Arc<Program>,
+    /// Puts the struct of metadata in front of frames, if the program reads it.
+    front: Option<Front>,
 }
+
+/// Frames whose struct is put in front at a time.
+const CHUNK: usize = 64;
 
 #[derive(Debug)]
 enum Engine {
@@ -56,6 +64,7 @@ impl Instance {
             several,
             kind,
             program: program.clone(),
+            front: None,
         })
     }
 
@@ -77,8 +86,8 @@ impl Instance {
         &self.program
     }
 
-    /// Says where the queue's hints lie; without this the metadata kfuncs return `-EOPNOTSUPP`. On the JIT a program that
-    /// reads hints is compiled for the layout here.
+    /// Says where the queue's hints lie; without this the metadata kfuncs return `-EOPNOTSUPP`, and no frame has a struct of
+    /// metadata. On the JIT a program that calls those kfuncs is compiled for the layout here.
     pub fn set_hints(&mut self, layout: &HintLayout) {
         match &mut self.engine {
             Engine::Jit(jit) => jit.set_hints(layout),
@@ -87,6 +96,8 @@ impl Instance {
         if let Some(several) = &mut self.several {
             several.core.hints = layout.clone();
         }
+        let meta = self.program.rx_meta();
+        self.front = meta.and_then(|meta| Front::new(meta, layout));
     }
 
     /// Says where `bpf_fib_lookup` and `bpf_check_mtu` find the host's routes; without this they find no device
@@ -123,6 +134,33 @@ impl Instance {
     /// Runs the program on each frame; `verdicts[i]` is about `bufs[i]`. Extra entries of the longer slice are left
     /// alone.
     pub fn run_batch(&mut self, bufs: &mut [XdpBuff<'_>], verdicts: &mut [Verdict]) {
+        if self.front.is_some() {
+            return self.run_with_meta(bufs, verdicts);
+        }
+        self.run_as_they_are(bufs, verdicts);
+    }
+
+    /// Each frame with the struct of its metadata in front of it.
+    fn run_with_meta(&mut self, bufs: &mut [XdpBuff<'_>], verdicts: &mut [Verdict]) {
+        for (bufs, verdicts) in bufs.chunks_mut(CHUNK).zip(verdicts.chunks_mut(CHUNK)) {
+            let n = bufs.len().min(verdicts.len());
+            let bufs = &mut bufs[..n];
+            let mut put = [None; CHUNK];
+            if let Some(front) = &mut self.front {
+                for (buf, put) in bufs.iter_mut().zip(&mut put) {
+                    *put = front.put(buf);
+                }
+            }
+            self.run_as_they_are(bufs, verdicts);
+            if let Some(front) = &self.front {
+                for (buf, put) in bufs.iter_mut().zip(put) {
+                    front.take(buf, put);
+                }
+            }
+        }
+    }
+
+    fn run_as_they_are(&mut self, bufs: &mut [XdpBuff<'_>], verdicts: &mut [Verdict]) {
         match &mut self.engine {
             Engine::Interp(interp) => {
                 for (buf, verdict) in bufs.iter_mut().zip(verdicts.iter_mut()) {
@@ -146,9 +184,13 @@ impl Instance {
             (Engine::Interp(interp), _) | (_, Some(interp)) => interp,
             _ => return self.run_one(buf),
         };
+        let put = self.front.as_mut().and_then(|front| front.put(buf));
         std::mem::swap(&mut interp.core.frags, frags);
         let verdict = interp.run(buf);
         std::mem::swap(&mut interp.core.frags, frags);
+        if let Some(front) = &self.front {
+            front.take(buf, put);
+        }
         verdict
     }
 
@@ -165,11 +207,16 @@ impl Instance {
 
     /// Runs the program on one frame.
     pub fn run_one(&mut self, buf: &mut XdpBuff<'_>) -> Verdict {
-        match &mut self.engine {
+        let put = self.front.as_mut().and_then(|front| front.put(buf));
+        let verdict = match &mut self.engine {
             Engine::Interp(interp) => interp.run(buf),
             Engine::Jit(jit) => jit.run_one(buf),
             Engine::Foreign(foreign) => foreign.run(buf),
+        };
+        if let Some(front) = &self.front {
+            front.take(buf, put);
         }
+        verdict
     }
 
     /// Counters.
@@ -184,6 +231,7 @@ impl Instance {
             stats.instructions += several.stats.instructions;
             stats.faults += several.stats.faults;
         }
+        stats.no_meta_room = self.front.as_ref().map_or(0, |front| front.no_room);
         stats
     }
 

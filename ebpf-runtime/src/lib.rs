@@ -43,6 +43,7 @@ pub mod object;
 mod program;
 mod raw;
 pub mod routes;
+mod rx_meta;
 pub mod trace;
 pub mod verifier;
 mod xdp;
@@ -58,6 +59,7 @@ pub use maps::{Map, MapDef, MapFlags, MapType};
 pub use object::Object;
 pub use program::{Compiled, EngineKind, Program};
 pub use routes::RouteFeed;
+pub use rx_meta::{RxMeta, RxMetaField};
 pub use verifier::{Refusal, Verified};
 pub use xdp::{Redirect, RedirectKind, Verdict, XdpAction, XdpBuff};
 

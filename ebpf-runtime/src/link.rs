@@ -10,16 +10,31 @@ use crate::object::btf::Lines;
 use crate::object::mapdefs::unsupported;
 use crate::object::{Code, Object, Target};
 use crate::program::Body;
-use crate::{Hook, LoadError, check, jit};
+use crate::rx_meta::relocate::Patched;
+use crate::{Hook, LoadError, RxMeta, check, jit};
 
 /// Most instructions of one linked program; the kernel's complexity limit is the same number.
 const PROGRAM_MAX: usize = 1_000_000;
 
 /// Links the object's function number `main`, for this hook or the one that its section names.
-pub(crate) fn link(object: &Object, main: usize, hook: Option<Hook>) -> Result<Body, LoadError> {
+/// `meta` is the struct of the metadata of the queues that it is loaded for.
+pub(crate) fn link(
+    object: &Object,
+    main: usize,
+    hook: Option<Hook>,
+    meta: &Arc<RxMeta>,
+) -> Result<Body, LoadError> {
+    let hook = hook.unwrap_or_else(|| {
+        let function = &object.functions[main];
+        Hook::of_section(&object.code[function.code].name)
+    });
+    // The frames of steering programs have none.
+    let none = Arc::new(RxMeta::new(object.asks_of_meta(), None));
+    let meta = if hook == Hook::Xdp { meta } else { &none };
     let mut linker = Linker {
         object,
         hook,
+        meta,
         order: Vec::new(),
         place: HashMap::new(),
         len: 0,
@@ -37,7 +52,8 @@ pub(crate) fn link(object: &Object, main: usize, hook: Option<Hook>) -> Result<B
 
 struct Linker<'a> {
     object: &'a Object,
-    hook: Option<Hook>,
+    hook: Hook,
+    meta: &'a Arc<RxMeta>,
     /// Functions in the order they are laid out.
     order: Vec<usize>,
     /// First instruction of each.
@@ -107,6 +123,8 @@ impl Linker<'_> {
         let mut insns = Vec::with_capacity(self.len);
         let mut functions = Vec::new();
         let mut lines = Lines::default();
+        let mut never = Vec::new();
+        let mut reads_meta = false;
         for &function in &self.order {
             let f = &self.object.functions[function];
             let code = &self.object.code[f.code];
@@ -118,7 +136,23 @@ impl Linker<'_> {
                 let mut insn = code.insns[at];
                 let wide = insn.is_wide() && at + 1 < f.start + f.len;
                 let mut second = if wide { Some(code.insns[at + 1]) } else { None };
-                self.patch(code, at, &mut insn, &mut second, base + at - f.start)?;
+                let pc = base + at - f.start;
+                self.patch(code, at, &mut insn, &mut second, pc)?;
+                if let Some(relo) = code.meta.get(&at) {
+                    reads_meta = true;
+                    let patched = relo.apply(self.meta, &mut insn, second.as_mut());
+                    let patched = patched.map_err(|reason| {
+                        self.error(
+                            code,
+                            at,
+                            format!("a CO-RE relocation of struct millrace_rx_meta: it {reason}"),
+                        )
+                    })?;
+                    if let Patched::Never(what, remedy) = patched {
+                        never.push((pc, what, remedy));
+                    }
+                }
+                reads_meta |= calls_tail(&insn) && self.meta.is_asked_for();
                 insns.push(insn);
                 insns.extend(second);
                 at += if wide { 2 } else { 1 };
@@ -128,7 +162,7 @@ impl Linker<'_> {
         Ok(Body {
             id: Body::next_id(),
             name: f.name.clone(),
-            hook: (self.hook).unwrap_or_else(|| Hook::of_section(&self.object.code[f.code].name)),
+            hook: self.hook,
             section: self.object.code[f.code].name.clone(),
             insns,
             functions,
@@ -137,6 +171,8 @@ impl Linker<'_> {
             jit: jit::Slot::default(),
             zeroed: OnceLock::new(),
             verified: OnceLock::new(),
+            rx_meta: reads_meta.then(|| self.meta.clone()),
+            never,
         })
     }
 
@@ -226,6 +262,12 @@ impl Linker<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether it calls `bpf_tail_call`.
+fn calls_tail(insn: &Insn) -> bool {
+    const TAIL_CALL: i32 = 12;
+    insn.code == insn::CALL && insn.src == insn::CALL_HELPER && insn.imm == TAIL_CALL
 }
 
 fn set_second(second: &mut Option<Insn>, imm: i32) {

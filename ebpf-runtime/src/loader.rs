@@ -8,7 +8,7 @@ use crate::object::kconfig::{self, Host, Variable};
 use crate::object::mapdefs::ObjectMap;
 use crate::object::{Object, Target};
 use crate::program::Collection;
-use crate::{Hook, LoadError, Map, MapDef, Program, link};
+use crate::{HintLayout, Hook, LoadError, Map, MapDef, Program, RxMeta, link};
 
 /// Most instructions of all programs of an object together.
 const OBJECT_MAX: usize = 4_000_000;
@@ -21,6 +21,7 @@ pub struct Loader {
     reuse: BTreeMap<String, Arc<Map>>,
     globals: BTreeMap<String, Vec<u8>>,
     hook: Option<Hook>,
+    hints: Option<HintLayout>,
 }
 
 impl Loader {
@@ -38,6 +39,14 @@ impl Loader {
     /// Takes every program of the object for one of this hook, whatever its section is called.
     pub fn hook(mut self, hook: Hook) -> Loader {
         self.hook = Some(hook);
+        self
+    }
+
+    /// Loads for queues of this layout: `struct millrace_rx_meta`, which programs read from `data_meta`, then has the fields
+    /// that such queues give. Without this the struct does not exist. Programs that read it run on such queues only
+    /// ([`Program::fits_hints`]).
+    pub fn hints(mut self, layout: &HintLayout) -> Loader {
+        self.hints = Some(layout.clone());
         self
     }
 
@@ -77,10 +86,11 @@ impl Loader {
                 None => self.make(object, index, wanted, cpus, &host)?,
             });
         }
+        let meta = Arc::new(RxMeta::new(object.asks_of_meta(), self.hints.as_ref()));
         let mut results = Vec::new();
         let mut total = 0;
         for (index, function) in object.functions.iter().enumerate().filter(|(_, f)| f.is_program) {
-            let body = link::link(object, index, self.hook).and_then(|body| {
+            let body = link::link(object, index, self.hook, &meta).and_then(|body| {
                 for (at, map) in object.maps.iter().enumerate() {
                     kconfig::check(&body, at, &self.unknown(map, &host))?;
                 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::insn::{self, Insn};
 use crate::object::btf::{Btf, Lines};
 use crate::verifier::{Refusal, Verified, verify};
-use crate::{Hook, Instance, LoadError, Map, RunConfig, SourceLine, foreign, jit};
+use crate::{HintLayout, Hook, Instance, LoadError, Map, RunConfig, RxMeta, SourceLine, foreign, jit};
 
 /// Which engine runs a program. The default is the fastest that this build has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -104,6 +104,10 @@ pub(crate) struct Body {
     pub jit: jit::Slot,
     /// Where functions begin that read stack they have not written; known once the program is verified.
     pub zeroed: OnceLock<Vec<usize>>,
+    /// The struct of the queue's metadata that it, or a program it may call as its tail, reads.
+    pub rx_meta: Option<Arc<RxMeta>>,
+    /// Instructions that use fields which the struct does not have: what is wrong with each, and what to do.
+    pub never: Vec<(usize, String, String)>,
     /// What the verifier said, once it was asked.
     pub verified: OnceLock<Result<Arc<Verified>, Box<Refusal>>>,
 }
@@ -118,6 +122,16 @@ impl Body {
     /// The source line of an instruction, when the object tells.
     pub fn line(&self, insn: usize) -> Option<SourceLine> {
         self.lines.at(insn, &self.btf)
+    }
+
+    /// A refusal in the words of the field that the refused instruction uses, if it is about one.
+    fn told(&self, mut refusal: Box<Refusal>) -> Box<Refusal> {
+        if let Some((_, what, remedy)) = self.never.iter().find(|(at, ..)| *at == refusal.insn) {
+            refusal.code = "use of a field that is not there".into();
+            refusal.what.clone_from(what);
+            refusal.remedy.clone_from(remedy);
+        }
+        refusal
     }
 
     /// The verifier's proof, if it was asked and accepted the program.
@@ -156,7 +170,7 @@ impl Program {
     /// Proves that the program can do no harm, once; later calls give the first one's result.
     pub fn verify(&self) -> Result<&Arc<Verified>, LoadError> {
         let result = self.body.verified.get_or_init(|| {
-            let verified = verify(&self.body, &self.collection)?;
+            let verified = verify(&self.body, &self.collection).map_err(|r| self.body.told(r))?;
             let functions = self.body.functions.iter().zip(&verified.functions);
             let zeroed = functions.filter(|(_, f)| f.zero).map(|((start, _), _)| *start);
             // Verified once, so set once.
@@ -199,6 +213,20 @@ impl Program {
     /// Its place in a chain of programs, as the object says.
     pub fn run_config(&self) -> Result<RunConfig, LoadError> {
         RunConfig::of(&self.body.btf, &self.body.name)
+    }
+
+    /// The struct of the queue's metadata, `struct millrace_rx_meta`, that it or a program it may call as its tail reads.
+    pub fn rx_meta(&self) -> Option<&RxMeta> {
+        self.body.rx_meta.as_deref()
+    }
+
+    /// Refuses queues on which the struct of metadata is not the one that the program was loaded with
+    /// ([`crate::Loader::hints`]).
+    pub fn fits_hints(&self, layout: &HintLayout) -> Result<(), LoadError> {
+        match &self.body.rx_meta {
+            Some(meta) => meta.fits(self.name(), layout),
+            None => Ok(()),
+        }
     }
 
     /// Whether it is marked `xdp.frags`: only such programs may be given frames of several buffers.

@@ -58,6 +58,8 @@ impl Program {
             jit: jit::Slot::default(),
             zeroed: OnceLock::new(),
             verified: OnceLock::new(),
+            rx_meta: None,
+            never: Vec::new(),
         };
         check::check(&body)?;
         let body = Arc::new(body);

@@ -110,10 +110,18 @@ impl Dice {
 
 /// Objects to begin with: what others compiled where it is to be had, and our own.
 fn seeds(test: &str) -> Vec<Vec<u8>> {
-    let mut all: Vec<Vec<u8>> = ["count", "edges", "calls", "redirects", "events", "arith"]
-        .iter()
-        .filter_map(|name| common::compile(test, name))
-        .collect();
+    let mut all: Vec<Vec<u8>> = [
+        "count",
+        "edges",
+        "calls",
+        "redirects",
+        "events",
+        "arith",
+        "rx_meta",
+    ]
+    .iter()
+    .filter_map(|name| common::compile(test, name))
+    .collect();
     for others in [debian::libxdp(), debian::cilium()] {
         match others {
             Ok(paths) => all.extend(paths.iter().filter_map(|p| std::fs::read(p).ok())),

@@ -3,7 +3,7 @@
 mod common;
 
 use common::clang;
-use millrace_ebpf::{LoadError, Loader, Object};
+use millrace_ebpf::{HintField, HintKind, HintLayout, HintSource, LoadError, Loader, Loc, Object};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -22,6 +22,36 @@ fn sources(below: &Path, found: &mut Vec<PathBuf>) {
             found.push(path);
         }
     }
+}
+
+/// A queue that gives everything.
+fn all_hints() -> HintLayout {
+    let kinds = [
+        HintKind::RxHash,
+        HintKind::RxHashType,
+        HintKind::RxTimestamp,
+        HintKind::VlanTci,
+        HintKind::VlanProto,
+        HintKind::PacketType,
+        HintKind::Mark,
+        HintKind::CsumStatus,
+        HintKind::HeaderLen,
+        HintKind::Extracted,
+    ];
+    kinds.into_iter().fold(HintLayout::named("all"), |layout, kind| {
+        layout.with(HintField {
+            kind,
+            loc: Some(Loc {
+                offset: 0,
+                width: 8,
+                shift: 0,
+                mask: u64::MAX,
+            }),
+            valid: None,
+            table: None,
+            source: HintSource::Hardware,
+        })
+    })
 }
 
 #[test]
@@ -44,6 +74,7 @@ fn every_program_of_the_repository_is_accepted() {
                     "-I/usr/include/x86_64-linux-gnu",
                     "-I/usr/include/aarch64-linux-gnu",
                     "-c",
+                    concat!("-I", env!("CARGO_MANIFEST_DIR"), "/include"),
                 ])
                 .arg(source)
                 .arg("-o")
@@ -61,7 +92,7 @@ fn every_program_of_the_repository_is_accepted() {
                 continue;
             }
             let object = Object::parse(&std::fs::read(&out).unwrap()).unwrap();
-            let loaded = match Loader::new().cpus(2).load(&object) {
+            let loaded = match Loader::new().cpus(2).hints(&all_hints()).load(&object) {
                 Ok(loaded) => loaded,
                 Err(LoadError::Helper { name, .. }) => {
                     println!("{}: helper {name} is not here", source.display());

@@ -57,6 +57,9 @@ pub(crate) fn accepted(program: &Program, verified: &Verified, explain: bool) ->
         stats.pruned,
         stats.time.as_secs_f64() * 1e3,
     );
+    if let Some(meta) = program.rx_meta() {
+        let _ = writeln!(out, "  reads        {}", meta.declaration());
+    }
     if !explain {
         return out;
     }

@@ -21,7 +21,7 @@ const RSS_TYPES_82599: [u32; 10] = [
 
 /// The runtime's layout of what the driver's queue gives. Fields that a program cannot ask for are left out.
 pub(crate) fn translate(layout: &driver::HintLayout) -> runtime::HintLayout {
-    let mut out = runtime::HintLayout::none();
+    let mut out = runtime::HintLayout::named(layout.family);
     for field in layout.fields() {
         let Some(kind) = kind(field.kind) else { continue };
         let source = match field.source {

@@ -24,8 +24,9 @@ pub(crate) fn bytes_mut<'b>(buf: &'b mut XdpBuff<'_>) -> &'b mut [u8] {
 }
 
 /// The raw descriptor write-back beside the frame.
-pub(crate) fn hints<'b>(buf: &'b XdpBuff<'_>) -> &'b [u8] {
-    // SAFETY: pointer and length come from the slice that `XdpBuff::new` borrowed for longer than `buf` lives.
+pub(crate) fn hints<'a>(buf: &XdpBuff<'a>) -> &'a [u8] {
+    // SAFETY: pointer and length come from the slice that `XdpBuff::new` borrowed, shared, for 'a; the buffer, which is
+    // borrowed mutably for as long, is none of it.
     unsafe { std::slice::from_raw_parts(buf.hints, buf.hints_len as usize) }
 }
 
@@ -69,6 +70,22 @@ pub(crate) fn adjust_meta(buf: &mut XdpBuff<'_>, delta: i32) -> Result<(), Errno
     }
     buf.data_meta = buf.hard_start.wrapping_add(meta);
     Ok(())
+}
+
+/// Makes room for `len` more bytes of metadata in front of the frame and of what metadata it has; gives those bytes. `None`
+/// where [`adjust_meta`] would refuse.
+#[inline]
+pub(crate) fn put_meta<'b>(buf: &'b mut XdpBuff<'_>, len: usize) -> Option<&'b mut [u8]> {
+    adjust_meta(buf, -i32::try_from(len).ok()?).ok()?;
+    let start = buf.data_offset() - buf.meta_len();
+    whole(buf).get_mut(start..start + len)
+}
+
+/// Takes the first `len` bytes of the frame's metadata away again.
+#[inline]
+pub(crate) fn take_meta(buf: &mut XdpBuff<'_>, len: usize) {
+    let len = len.min(buf.meta_len());
+    buf.data_meta = buf.data_meta.wrapping_add(len);
 }
 
 /// `bpf_xdp_adjust_tail`: bytes that a growing frame gains are zero.

@@ -27,9 +27,11 @@ pub(crate) struct Type {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Kind {
-    /// Integer, enum, float: only the size matters here.
+    /// Integer, enum, float.
     Scalar {
         size: u32,
+        /// An integer with a sign.
+        signed: bool,
     },
     Ptr(u32),
     Array {
@@ -70,10 +72,10 @@ fn bad(what: impl Into<String>) -> LoadError {
 }
 
 /// A cursor over little-endian words.
-struct Words<'a>(&'a [u8]);
+pub(super) struct Words<'a>(pub(super) &'a [u8]);
 
 impl Words<'_> {
-    fn u32(&mut self) -> Result<u32, LoadError> {
+    pub fn u32(&mut self) -> Result<u32, LoadError> {
         let (word, rest) = self
             .0
             .split_first_chunk::<4>()
@@ -82,13 +84,13 @@ impl Words<'_> {
         Ok(u32::from_le_bytes(*word))
     }
 
-    fn skip(&mut self, bytes: usize) -> Result<(), LoadError> {
+    pub fn skip(&mut self, bytes: usize) -> Result<(), LoadError> {
         self.0 = self.0.get(bytes..).ok_or_else(|| bad("a record is cut short"))?;
         Ok(())
     }
 }
 
-fn slice(data: &[u8], base: usize, off: u32, len: u32) -> Result<&[u8], LoadError> {
+pub(super) fn slice(data: &[u8], base: usize, off: u32, len: u32) -> Result<&[u8], LoadError> {
     let start = base
         .checked_add(off as usize)
         .ok_or_else(|| bad("an offset overflows"))?;
@@ -104,7 +106,7 @@ fn slice(data: &[u8], base: usize, off: u32, len: u32) -> Result<&[u8], LoadErro
 }
 
 /// Checks the magic number and gives the header's length.
-fn header(data: &[u8]) -> Result<usize, LoadError> {
+pub(super) fn header(data: &[u8]) -> Result<usize, LoadError> {
     let head = data
         .first_chunk::<8>()
         .ok_or_else(|| bad("the header is cut short"))?;
@@ -160,7 +162,7 @@ impl Btf {
         let mut times = 1u32;
         for _ in 0..CHAIN {
             match self.resolve(id)?.kind {
-                Kind::Scalar { size } | Kind::Composite { size, .. } => return size.checked_mul(times),
+                Kind::Scalar { size, .. } | Kind::Composite { size, .. } => return size.checked_mul(times),
                 Kind::Ptr(_) => return times.checked_mul(8),
                 Kind::Array { elem, len } => {
                     times = times.checked_mul(len)?;
@@ -219,8 +221,8 @@ fn parse_type(words: &mut Words<'_>) -> Result<Type, LoadError> {
     let bits = info >> 31 != 0;
     let kind = match (info >> 24) & 0x1f {
         1 => {
-            words.skip(4)?;
-            Kind::Scalar { size }
+            let signed = words.u32()? >> 24 & 1 != 0;
+            Kind::Scalar { size, signed }
         }
         2 => Kind::Ptr(size),
         3 => {
@@ -246,7 +248,7 @@ fn parse_type(words: &mut Words<'_>) -> Result<Type, LoadError> {
         }
         6 => {
             words.skip(len * 8)?;
-            Kind::Scalar { size }
+            Kind::Scalar { size, signed: false }
         }
         7 | 12 => Kind::Other,
         8..=11 | 18 => Kind::Alias(size),
@@ -266,14 +268,14 @@ fn parse_type(words: &mut Words<'_>) -> Result<Type, LoadError> {
             }
             Kind::DataSec { vars }
         }
-        16 => Kind::Scalar { size },
+        16 => Kind::Scalar { size, signed: false },
         17 => {
             words.skip(4)?;
             Kind::Other
         }
         19 => {
             words.skip(len * 12)?;
-            Kind::Scalar { size }
+            Kind::Scalar { size, signed: false }
         }
         other => return Err(bad(format!("type kind {other} is not known"))),
     };

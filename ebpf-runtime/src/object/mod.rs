@@ -1,6 +1,7 @@
 //! What an ELF object says: programs, maps, globals. Memory and time stay in proportion to the file's size.
 
 pub(crate) mod btf;
+pub(crate) mod core_relo;
 pub(crate) mod kconfig;
 pub(crate) mod mapdefs;
 mod places;
@@ -13,6 +14,8 @@ use object::read::elf::{FileHeader, Rel, SectionHeader, Sym};
 use object::{LittleEndian, elf};
 
 use crate::insn::{self, Insn, SLOT, decode_all};
+use crate::rx_meta::Asked;
+use crate::rx_meta::relocate::MetaRelo;
 use crate::{LoadError, MapDef};
 use btf::{Btf, Lines};
 use mapdefs::{ObjectMap, btf_map, data_map, is_data, legacy_map};
@@ -69,6 +72,8 @@ pub(crate) struct Code {
     pub insns: Vec<Insn>,
     pub relocs: HashMap<usize, Target>,
     pub lines: Lines,
+    /// CO-RE relocations about the queue's metadata.
+    pub meta: HashMap<usize, MetaRelo>,
 }
 
 impl Code {
@@ -181,6 +186,21 @@ impl Object {
         pinned.map(|map| map.def.name.as_str()).collect()
     }
 
+    /// The fields of `struct millrace_rx_meta` that any of its programs names.
+    pub(crate) fn asks_of_meta(&self) -> Asked {
+        let mut asked = Asked::default();
+        let relocations = self.code.iter().flat_map(|code| code.meta.values());
+        let fields = relocations.filter_map(|relo| relo.field.as_ref());
+        fields.for_each(|field| asked.add(&field.name));
+        asked
+    }
+
+    /// Whether some program of it reads the struct of a queue's metadata, `struct millrace_rx_meta`, so that it has to be
+    /// loaded for a queue's layout ([`crate::Loader::hints`]).
+    pub fn uses_rx_meta(&self) -> bool {
+        self.code.iter().any(|code| !code.meta.is_empty())
+    }
+
     /// The maps the object defines, its global data included.
     pub fn maps(&self) -> &[MapDef] {
         &self.defs
@@ -261,9 +281,12 @@ fn parse(data: &[u8]) -> Result<Object, LoadError> {
         Some(s) => Btf::parse(contents(s)?)?,
         None => Btf::default(),
     };
-    let mut lines = match find(".BTF.ext") {
-        Some(s) => btf::parse_lines(contents(s)?, &btf)?,
-        None => HashMap::new(),
+    let (mut lines, mut meta) = match find(".BTF.ext") {
+        Some(s) => (
+            btf::parse_lines(contents(s)?, &btf)?,
+            core_relo::parse(contents(s)?, &btf)?,
+        ),
+        None => Default::default(),
     };
 
     let mut maps: Vec<ObjectMap> = Vec::new();
@@ -282,12 +305,14 @@ fn parse(data: &[u8]) -> Result<Object, LoadError> {
                 )));
             }
             let lines = lines.remove(&name).unwrap_or_default();
+            let meta = meta.remove(&name).unwrap_or_default();
             code.push(Code {
                 section: index,
                 name,
                 insns: decode_all(bytes),
                 relocs: HashMap::new(),
                 lines,
+                meta,
             });
         } else if name == ".maps" {
             let len = size;

@@ -38,6 +38,8 @@ pub fn compile_with(test: &str, name: &str, options: &[&str]) -> Option<Vec<u8>>
             "/usr/include/x86_64-linux-gnu",
             "-I",
             "/usr/include/aarch64-linux-gnu",
+            "-I",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/include"),
         ])
         .args(options)
         .arg("-c")

@@ -198,7 +198,7 @@ impl AppHandle {
             let queue_ctl = &ctl.queues[usize::from(queue)];
             let infos = wanted(&lock(&queue_ctl.state), queue)?;
             for info in &infos {
-                fits(ctl, port, hook, info)?;
+                fits(ctl, port, hook, info, &layout)?;
             }
             let command = match hook {
                 Hook::Xdp => Command::SetProgram {
@@ -323,6 +323,33 @@ impl AppHandle {
         Ok(())
     }
 
+    /// Where the queues of a port keep what the NIC says of a frame: what [`millrace_ebpf::Loader::hints`] wants for programs
+    /// that read `struct millrace_rx_meta`.
+    pub fn hint_layout(&self, port: &str) -> Result<HintLayout, AppError> {
+        let ctl = self.port_ctl(port)?;
+        ctl.thread.call(|port| hints::translate(port.hint_layout()))
+    }
+
+    /// The layout to load a program for: that of the port named, else of all ports, which must then be the same.
+    pub(crate) fn layout_for(&self, port: Option<&str>) -> Result<HintLayout, AppError> {
+        if let Some(port) = port {
+            return self.hint_layout(port);
+        }
+        let names: Vec<_> = self.ports().into_iter().map(|port| port.name).collect();
+        let mut layouts = Vec::new();
+        for name in &names {
+            layouts.push(self.hint_layout(name)?);
+        }
+        layouts.dedup();
+        match layouts.pop() {
+            Some(layout) if layouts.is_empty() => Ok(layout),
+            _ => Err(AppError::Config(format!(
+                "the program reads struct millrace_rx_meta, which differs among the ports ({}); say for which to load it: `hints PORT`",
+                names.join(", ")
+            ))),
+        }
+    }
+
     /// Programs in front of queues, by port and queue; those of a chain in the order in which they run.
     pub fn attached(&self) -> Vec<Attachment> {
         let mut all = Vec::new();
@@ -419,7 +446,13 @@ pub(crate) fn run_config(name: &str, program: &Program) -> Result<RunConfig, App
 }
 
 /// Refuses what cannot run at this place.
-fn fits(ctl: &PortCtl, port: &str, hook: Hook, info: &AttachedInfo) -> Result<(), AppError> {
+fn fits(
+    ctl: &PortCtl,
+    port: &str,
+    hook: Hook,
+    info: &AttachedInfo,
+    layout: &HintLayout,
+) -> Result<(), AppError> {
     let is = info.program.hook();
     if is != hook {
         return Err(AppError::WrongHook {
@@ -437,7 +470,11 @@ fn fits(ctl: &PortCtl, port: &str, hook: Hook, info: &AttachedInfo) -> Result<()
             largest: ctl.single_buffer_mtu,
         });
     }
-    Ok(())
+    let fits = info.program.fits_hints(layout);
+    fits.map_err(|source| AppError::Program {
+        program: info.name.clone(),
+        source: Box::new(source),
+    })
 }
 
 fn instance(

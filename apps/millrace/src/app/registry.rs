@@ -1,7 +1,7 @@
 //! Programs and maps by name: what control can attach and look into.
 
 use crate::error::AppError;
-use millrace_ebpf::{Hook, Loader, Map, Object, Program};
+use millrace_ebpf::{HintLayout, Hook, Loader, Map, Object, Program};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -144,7 +144,15 @@ impl Programs {
 
     /// Loads one program of an ELF object as `name`, and shows its maps as `map` where that name is free, as
     /// `name.map` where it is not, and its sections as `name.rodata`. A program that the verifier refuses is not kept.
-    pub(crate) fn load(&self, wish: &Wish<'_>, cpus: u32, maps: &Maps) -> Result<Loaded, AppError> {
+    ///
+    /// `layout` is asked for the metadata of the queues that it is to run on, if it reads their struct.
+    pub(crate) fn load(
+        &self,
+        wish: &Wish<'_>,
+        cpus: u32,
+        maps: &Maps,
+        layout: impl FnOnce() -> Result<HintLayout, AppError>,
+    ) -> Result<Loaded, AppError> {
         let name = wish.name;
         let fail = |source| AppError::Program {
             program: name.to_string(),
@@ -155,6 +163,9 @@ impl Programs {
         }
         let object = Object::parse(wish.elf).map_err(fail)?;
         let mut loader = Loader::new().cpus(cpus);
+        if object.uses_rx_meta() {
+            loader = loader.hints(&layout()?);
+        }
         if let Some(hook) = wish.hook {
             loader = loader.hook(hook);
         }

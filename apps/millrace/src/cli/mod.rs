@@ -11,6 +11,7 @@ mod prog;
 mod prog_run;
 mod stats;
 mod table;
+mod through;
 mod trace;
 mod verify;
 mod words;

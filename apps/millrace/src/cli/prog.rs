@@ -17,7 +17,7 @@ use std::path::PathBuf;
 #[derive(Args)]
 #[command(
     infer_subcommands = true,
-    after_help = "Examples:\n  millrace prog verify filter.bpf.o --explain\n  millrace prog load filter.bpf.o filter\n  millrace prog load lb.bpf.o lb2 function xdp_lb reuse conntrack\n  millrace prog attach filter port eth0 queue 0\n  millrace prog load steer.bpf.o steer        a program of section xps, socket, tc or classifier\n  millrace prog attach xps steer port eth0    it chooses TX queues: it returns one, or -1 to leave it to the maps\n  millrace prog detach xps port eth0\n  millrace prog replace lb2 port eth0\n  millrace prog detach port eth0\n  millrace prog show"
+    after_help = "Examples:\n  millrace prog verify filter.bpf.o --explain\n  millrace prog verify meta.bpf.o --hints ixgbe\n  millrace prog load filter.bpf.o filter\n  millrace prog load lb.bpf.o lb2 function xdp_lb reuse conntrack\n  millrace prog attach filter port eth0 queue 0\n  millrace prog load steer.bpf.o steer        a program of section xps, socket, tc or classifier\n  millrace prog attach xps steer port eth0    it chooses TX queues: it returns one, or -1 to leave it to the maps\n  millrace prog detach xps port eth0\n  millrace prog replace lb2 port eth0\n  millrace prog detach port eth0\n  millrace prog show"
 )]
 pub(super) struct ProgArgs {
     #[command(subcommand)]
@@ -34,13 +34,13 @@ enum ProgVerb {
     },
     /// Say whether programs of an object would be accepted, and why not; needs no instance
     Verify(VerifyArgs),
-    /// Ship an ELF object made by clang to the instance: FILE NAME [type xdp|xps] [function F] [reuse MAP]...
+    /// Ship an ELF object made by clang to the instance: FILE NAME [type xdp|xps] [function F] [reuse MAP]... [hints PORT]
     Load {
         /// The object, such as filter.bpf.o
         file: PathBuf,
         /// Name to attach it by
         name: String,
-        /// [type xdp|xps] [function F] [reuse MAP]...
+        /// [type xdp|xps] [function F] [reuse MAP]... [hints PORT]
         words: Vec<String>,
         /// If the verifier refuses it, also tell how it came to the refused instruction
         #[arg(long)]
@@ -93,6 +93,9 @@ pub(super) struct VerifyArgs {
     /// Kind of the programs, xdp or xps, where the section's name does not say it
     #[arg(long = "type", value_name = "TYPE")]
     pub kind: Option<String>,
+    /// Load them for queues of this model, such as ixgbe, for programs that read struct millrace_rx_meta
+    #[arg(long, value_name = "MODEL")]
+    pub hints: Option<String>,
     /// Also tell how the refused instruction was reached, or what was proved
     #[arg(long)]
     pub explain: bool,
@@ -179,14 +182,15 @@ fn load(
 ) -> Result<(), CliError> {
     let mut words = Words::new(
         words,
-        "millrace prog load FILE NAME [type xdp|xps] [function F] [reuse MAP]...",
+        "millrace prog load FILE NAME [type xdp|xps] [function F] [reuse MAP]... [hints PORT]",
     );
-    let (mut function, mut reuse, mut kind) = (None, Vec::new(), None);
+    let (mut function, mut reuse, mut kind, mut hints) = (None, Vec::new(), None, None);
     while let Some(word) = words.next_if_any() {
         match word.as_str() {
             "type" => kind = Some(words.next("the type, xdp or xps")?),
             "function" => function = Some(words.next("the function's name")?),
             "reuse" => reuse.push(words.next("the map's name")?),
+            "hints" => hints = Some(words.next("the port's name")?),
             other => return Err(words.error(format_args!("{other:?} is not expected here"))),
         }
     }
@@ -206,7 +210,7 @@ fn load(
     }
     let args = json!({
         "name": name, "elf": STANDARD.encode(elf), "function": function, "reuse": reuse, "type": kind,
-        "explain": explain,
+        "explain": explain, "hints": hints,
     });
     let answer = match cx.call("prog.load", args) {
         Err(CliError::Client(ClientError::Refused(error))) if !cx.json => {
@@ -253,6 +257,9 @@ fn one(program: &Value) -> String {
         text(&program["type"]),
         words_of(&program["maps"])
     );
+    if program["reads"].is_string() {
+        let _ = writeln!(out, "    reads {}", text(&program["reads"]));
+    }
     if let Some(micros) = program["compiled"]["microseconds"].as_u64() {
         let _ = writeln!(
             out,

@@ -1,6 +1,6 @@
 //! `millrace prog run`: a program on frames of a capture, with no instance and no device.
 
-use super::CliError;
+use super::{CliError, through};
 use clap::Args;
 use millrace_ebpf::{EngineKind, Fault, Instance, Loader, Object, Verdict, XdpAction, XdpBuff};
 use millrace_nic_models::wire::{PcapWire, Wire};
@@ -18,7 +18,7 @@ const BATCH: usize = 64;
 
 #[derive(Args, Clone, Debug)]
 #[command(
-    after_help = "Examples:\n  millrace prog run filter.bpf.o --pcap in.pcap\n  millrace prog run lb.bpf.o --program xdp_lb --pcap in.pcapng --write out.pcap\n  millrace --json prog run filter.bpf.o --pcap in.pcap --repeat 1000 --engine interp"
+    after_help = "Examples:\n  millrace prog run filter.bpf.o --pcap in.pcap\n  millrace prog run lb.bpf.o --program xdp_lb --pcap in.pcapng --write out.pcap\n  millrace --json prog run filter.bpf.o --pcap in.pcap --repeat 1000 --engine interp\n  millrace prog run meta.bpf.o --pcap in.pcap --hints ixgbe"
 )]
 pub(super) struct RunArgs {
     /// The object, such as filter.bpf.o
@@ -35,6 +35,9 @@ pub(super) struct RunArgs {
     /// Run it on each frame this often, to measure; maps keep what each run left in them
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     repeat: u32,
+    /// Give it what a NIC says of each frame: the capture is received through this model first, such as ixgbe
+    #[arg(long, value_name = "MODEL")]
+    hints: Option<String>,
     /// Write the frames that it sends, passes or redirects, as it left them
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
@@ -43,11 +46,26 @@ pub(super) struct RunArgs {
 /// A frame with room around it.
 struct Slot {
     original: Vec<u8>,
+    /// The descriptor's raw write-back; empty without a NIC.
+    raw: Vec<u8>,
     buffer: Vec<u8>,
     verdict: Verdict,
     /// Where the program left the frame.
     start: usize,
     len: usize,
+}
+
+impl Slot {
+    fn new(original: Vec<u8>, raw: Vec<u8>) -> Slot {
+        Slot {
+            buffer: vec![0; HEADROOM + original.len() + TAILROOM],
+            verdict: Verdict::default(),
+            start: HEADROOM,
+            len: original.len(),
+            original,
+            raw,
+        }
+    }
 }
 
 pub(super) fn run(args: &RunArgs, as_json: bool, out: &mut dyn Write) -> Result<(), CliError> {
@@ -62,12 +80,21 @@ pub(super) fn run(args: &RunArgs, as_json: bool, out: &mut dyn Write) -> Result<
             .parse()
             .map_err(|e: millrace_ebpf::LoadError| CliError::Usage(e.to_string()))?,
     };
-    let loaded = Loader::new()
-        .load(&Object::parse(&elf).map_err(fail)?)
-        .map_err(fail)?;
+    let layout = args.hints.as_deref().map(through::layout).transpose()?;
+    let mut loader = Loader::new();
+    if let Some(layout) = &layout {
+        loader = loader.hints(layout);
+    }
+    let loaded = loader.load(&Object::parse(&elf).map_err(fail)?).map_err(fail)?;
     let program = loaded.program(args.program.as_deref()).map_err(fail)?;
     let mut instance = program.instance(engine, 0).map_err(fail)?;
-    let mut slots = frames(&args.pcap)?;
+    if let Some(layout) = &layout {
+        instance.set_hints(layout);
+    }
+    let mut slots = match &args.hints {
+        Some(model) => received(model, &args.pcap)?,
+        None => frames(&args.pcap)?,
+    };
     let mut spent = Duration::ZERO;
     for _ in 0..args.repeat {
         spent += pass(&mut instance, &mut slots);
@@ -104,18 +131,30 @@ fn frames(path: &Path) -> Result<Vec<Slot>, CliError> {
     let mut wire = open(path, &format!("{},", path.display()))?;
     let mut slots = Vec::new();
     while let Some(frame) = wire.recv().map_err(|e| wire_error(path, e))? {
-        slots.push(Slot {
-            original: frame.to_vec(),
-            buffer: vec![0; HEADROOM + frame.len() + TAILROOM],
-            verdict: Verdict::default(),
-            start: HEADROOM,
-            len: frame.len(),
-        });
+        slots.push(Slot::new(frame.to_vec(), Vec::new()));
     }
     if slots.is_empty() {
         return Err(wire_error(path, "the capture has no whole Ethernet frame"));
     }
     Ok(slots)
+}
+
+/// The same, each with what the model says of it.
+fn received(model: &str, path: &Path) -> Result<Vec<Slot>, CliError> {
+    // What cannot be read is told in the same words.
+    let sent = frames(path)?.len();
+    let slots: Vec<_> = (through::frames(model, path)?.into_iter())
+        .map(|received| Slot::new(received.frame, received.raw))
+        .collect();
+    match slots.len() {
+        n if n == sent => Ok(slots),
+        n => Err(wire_error(
+            path,
+            format_args!(
+                "the model received {n} of its {sent} frames; take out those of more than 1518 bytes, or run without --hints"
+            ),
+        )),
+    }
 }
 
 fn write_frames(path: &Path, slots: &[Slot]) -> Result<(), CliError> {
@@ -139,7 +178,7 @@ fn pass(instance: &mut Instance, slots: &mut [Slot]) -> Duration {
         for slot in batch.iter_mut() {
             let len = slot.original.len();
             slot.buffer[HEADROOM..HEADROOM + len].copy_from_slice(&slot.original);
-            bufs.push(XdpBuff::new(&mut slot.buffer, HEADROOM, len, 0, &[]));
+            bufs.push(XdpBuff::new(&mut slot.buffer, HEADROOM, len, 0, &slot.raw));
         }
         let begun = Instant::now();
         instance.run_batch(&mut bufs, &mut verdicts);

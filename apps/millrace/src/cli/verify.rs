@@ -1,7 +1,7 @@
 //! `millrace prog verify`: the verifier's answer about an object, without any instance.
 
-use super::CliError;
 use super::prog::{VerifyArgs, hook};
+use super::{CliError, through};
 use crate::explain::{accepted, accepted_json, refused_json, refused_text};
 use millrace_ebpf::{LoadError, Loader, Object};
 use serde_json::{Value, json};
@@ -21,6 +21,9 @@ pub(super) fn run(args: &VerifyArgs, as_json: bool, out: &mut dyn Write) -> Resu
     let mut loader = Loader::new();
     if let Some(kind) = &args.kind {
         loader = loader.hook(hook(kind)?);
+    }
+    if let Some(model) = &args.hints {
+        loader = loader.hints(&through::layout(model)?);
     }
     let loaded = loader.load(&object).map_err(broken)?;
     let mut rows = Vec::new();

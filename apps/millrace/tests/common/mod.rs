@@ -29,6 +29,10 @@ pub fn compile(source: &Path) -> Option<Vec<u8>> {
     for clang in ["clang-19", "clang"] {
         let mut command = Command::new(clang);
         command
+            .args([
+                "-I",
+                concat!(env!("CARGO_MANIFEST_DIR"), "/../../ebpf-runtime/include"),
+            ])
             .args(["-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-c"])
             .arg(source)
             .arg("-o")
@@ -50,6 +54,9 @@ pub fn compile(source: &Path) -> Option<Vec<u8>> {
 /// Loads an object with some of its global variables set.
 pub fn load(app: &AppHandle, elf: &[u8], globals: &[(&str, u32)]) -> Loaded {
     let mut loader = Loader::new().cpus(app.workers() as u32);
+    if let Some(port) = app.ports().first() {
+        loader = loader.hints(&app.hint_layout(&port.name).expect("a layout"));
+    }
     for (name, value) in globals {
         loader = loader.global(name, &value.to_ne_bytes());
     }

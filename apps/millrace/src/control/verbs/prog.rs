@@ -27,6 +27,8 @@ struct Load {
     /// `xdp` or `xps`, where the section's name does not say it.
     #[serde(rename = "type")]
     kind: Option<String>,
+    /// Port whose metadata the program is to read, where ports differ in that.
+    hints: Option<String>,
     /// Have a refusal told at length.
     #[serde(default)]
     explain: bool,
@@ -98,7 +100,11 @@ fn load(app: &AppHandle, args: Load) -> Result<Value, ControlError> {
         hook: hook(args.kind.as_deref())?,
         reuse: &args.reuse,
     };
-    let loaded = match app.programs().load(&wish, app.workers() as u32, app.maps()) {
+    let layout = || app.layout_for(args.hints.as_deref());
+    let loaded = match app
+        .programs()
+        .load(&wish, app.workers() as u32, app.maps(), layout)
+    {
         Ok(loaded) => loaded,
         Err(error) => return Err(refused(error, args.explain)),
     };
@@ -185,6 +191,9 @@ fn shown(app: &AppHandle, name: &str, loaded: &Loaded) -> Value {
         "maps": program.maps().iter().map(|map| map.name().to_string()).collect::<Vec<_>>(),
         "attached": attached, "instructions": program.instructions(), "compiled": compiled,
     });
+    if let Some(meta) = program.rx_meta() {
+        shown["reads"] = meta.declaration().into();
+    }
     if let (Hook::Xdp, Ok(config)) = (program.hook(), program.run_config()) {
         shown["priority"] = config.priority.into();
         shown["chain_actions"] = config.action_names().into();
