@@ -129,7 +129,22 @@ mod tests {
 
     /// 1: u32; 2: struct millrace_rx_meta___v2 { u32 rx_hash; struct 3; }; 3: struct { u32 mark; }; 4: struct other like 3.
     fn btf() -> Btf {
-        let strings = b"\0u32\0millrace_rx_meta___v2\0rx_hash\0mark\0other\0xdp\00:0\00:1:0\00:1\01:0\00:7\0";
+        let names = [
+            "",
+            "u32",
+            "millrace_rx_meta___v2",
+            "rx_hash",
+            "mark",
+            "other",
+            "xdp",
+            "0:0",
+            "0:1:0",
+            "0:1",
+            "1:0",
+            "0:7",
+            "",
+        ];
+        let strings = names.join("\0").into_bytes();
         let at = |wanted: &str| {
             let found = strings
                 .windows(wanted.len() + 1)
@@ -151,7 +166,7 @@ mod tests {
             out.extend_from_slice(&word.to_le_bytes());
         }
         types.iter().for_each(|w| out.extend_from_slice(&w.to_le_bytes()));
-        out.extend_from_slice(strings);
+        out.extend_from_slice(&strings);
         Btf::parse(&out).unwrap()
     }
 
