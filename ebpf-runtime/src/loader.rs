@@ -8,7 +8,7 @@ use crate::object::kconfig::{self, Host, Variable};
 use crate::object::mapdefs::ObjectMap;
 use crate::object::{Object, Target};
 use crate::program::Collection;
-use crate::{HintLayout, Hook, LoadError, Map, MapDef, Program, RxMeta, link};
+use crate::{Errno, HintLayout, Hook, LoadError, Map, MapDef, Program, RxMeta, link};
 
 /// Most instructions of all programs of an object together.
 const OBJECT_MAX: usize = 4_000_000;
@@ -93,6 +93,12 @@ impl Loader {
             let body = link::link(object, index, self.hook, &meta).and_then(|body| {
                 for (at, map) in object.maps.iter().enumerate() {
                     kconfig::check(&body, at, &self.unknown(map, &host))?;
+                }
+                let jumps = body.named_maps().filter_map(|at| maps.get(at));
+                for map in jumps {
+                    if !map.joins(&body) {
+                        return Err(not_alike(&body.name, map));
+                    }
                 }
                 Ok(Arc::new(body))
             });
@@ -280,7 +286,11 @@ impl Loader {
                     let function = object.function_at(*section, (*offset / 8) as usize);
                     let name = function.map(|f| object.functions[f].name.as_str());
                     match loaded.programs.iter().find(|p| Some(p.name()) == name) {
-                        Some(program) => map.set_program(init.index, program),
+                        // Who uses it is told why it is refused.
+                        Some(program) => match map.set_program(init.index, program) {
+                            Err(Errno::ACCESS) => continue,
+                            result => result,
+                        },
                         None => continue,
                     }
                 }
@@ -292,6 +302,16 @@ impl Loader {
             })?;
         }
         Ok(())
+    }
+}
+
+fn not_alike(program: &str, map: &Map) -> LoadError {
+    LoadError::Map {
+        map: map.name().into(),
+        reason: format!(
+            "program `{program}` is not like the programs that jump through it: all are for one hook, all or none are \
+             xdp.frags, and all have the same struct millrace_rx_meta; give it a program array of its own"
+        ),
     }
 }
 

@@ -119,6 +119,22 @@ impl Body {
         NEXT.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Whether it is marked `xdp.frags`.
+    pub fn frags(&self) -> bool {
+        // A question mark says that a loader should not load it unasked (libbpf).
+        let section = self.section.trim_start_matches('?');
+        section == "xdp.frags" || section.starts_with("xdp.frags/")
+    }
+
+    /// The maps that it names, by index.
+    pub fn named_maps(&self) -> impl Iterator<Item = usize> {
+        let named = self
+            .insns
+            .iter()
+            .filter(|i| i.is_wide() && i.src == insn::IMM_MAP);
+        named.filter_map(|i| usize::try_from(i.imm).ok())
+    }
+
     /// The source line of an instruction, when the object tells.
     pub fn line(&self, insn: usize) -> Option<SourceLine> {
         self.lines.at(insn, &self.btf)
@@ -231,9 +247,7 @@ impl Program {
 
     /// Whether it is marked `xdp.frags`: only such programs may be given frames of several buffers.
     pub fn frags(&self) -> bool {
-        // A question mark says that a loader should not load it unasked (libbpf).
-        let section = self.section().trim_start_matches('?');
-        section == "xdp.frags" || section.starts_with("xdp.frags/")
+        self.body.frags()
     }
 
     /// Whether it, or a program of its object that it may call as its tail, asks for the host's routes

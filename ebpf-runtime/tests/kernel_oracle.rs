@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use common::{compile_with, udp_frame};
 use kernel::{KernelMap, KernelProgram, available, stay_on_one_cpu};
-use millrace_ebpf::{EngineKind, Loader, MapFlags, MapType, Object, Program};
+use millrace_ebpf::{EngineKind, Loader, Map, MapDef, MapFlags, MapType, Object, Program};
 use rings::{PerfReader, Reader, RingReader};
 
 /// Deterministic bytes.
@@ -331,6 +331,72 @@ fn lookups_of_redirect_targets_agree_with_the_kernel() {
         }
         assert_eq!(found, 4, "on {}", engine.name());
     }
+}
+
+/// A program that calls a map helper with a key and a value on its stack.
+fn calls_helper(id: i32, map: &Arc<Map>) -> Arc<Program> {
+    let mut code = Vec::new();
+    let mut insn = |op: u8, regs: u8, off: i16, imm: i32| {
+        code.extend([op, regs]);
+        code.extend(off.to_le_bytes());
+        code.extend(imm.to_le_bytes());
+    };
+    insn(0x7a, 0x0a, -8, 0); // *(u64 *)(r10 - 8) = 0
+    insn(0x7a, 0x0a, -16, 0);
+    insn(0x18, 0x51, 0, 0); // r1 = map 0
+    insn(0, 0, 0, 0);
+    insn(0xbf, 0xa2, 0, 0);
+    insn(0x07, 0x02, 0, -8); // r2 = r10 - 8
+    insn(0xbf, 0xa3, 0, 0);
+    insn(0x07, 0x03, 0, -16); // r3 = r10 - 16
+    insn(0xb7, 0x04, 0, 0);
+    insn(0x85, 0, 0, id);
+    insn(0xb7, 0x00, 0, 2); // return XDP_PASS
+    insn(0x95, 0, 0, 0);
+    Program::from_bytecode("asks", &code, std::slice::from_ref(map), 1).unwrap()
+}
+
+#[test]
+fn which_maps_of_targets_programs_may_ask_agrees_with_the_kernel() {
+    let name = "which_maps_of_targets_programs_may_ask_agrees_with_the_kernel";
+    if !available(name) {
+        return;
+    }
+    let mut taken = Vec::new();
+    for kind in [
+        MapType::Devmap,
+        MapType::DevmapHash,
+        MapType::Cpumap,
+        MapType::Xskmap,
+        MapType::ProgArray,
+    ] {
+        for (id, helper) in [(1, "lookup"), (2, "update"), (3, "delete")] {
+            let def = MapDef {
+                name: "targets".into(),
+                kind,
+                key_size: 4,
+                value_size: 4,
+                max_entries: 4,
+                flags: 0,
+            };
+            let map = Arc::new(Map::new(&def, 1).unwrap());
+            let program = calls_helper(id, &map);
+            let (ours, theirs) = (program.verify(), KernelProgram::load(&program));
+            let why = theirs.as_ref().err().map(|e| e.to_string()).unwrap_or_default();
+            assert_eq!(
+                ours.is_ok(),
+                theirs.is_ok(),
+                "{helper} in a {}: {why}",
+                kind.name()
+            );
+            if theirs.is_ok() {
+                taken.push((helper, kind));
+            }
+        }
+    }
+    // A CPUMAP, of which one might expect a `struct bpf_cpumap_val`, is not among them.
+    let asked = [MapType::Devmap, MapType::DevmapHash, MapType::Xskmap];
+    assert_eq!(taken, asked.map(|kind| ("lookup", kind)));
 }
 
 #[test]

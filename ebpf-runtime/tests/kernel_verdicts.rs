@@ -217,14 +217,22 @@ fn one_load_may_meet_a_socket_and_a_map_value() {
     ];
     let program = Program::from_bytecode("either", &code.concat(), &maps, 1).unwrap();
     program.verify().unwrap();
-    maps[0].update(&[0; 4], &2u32.to_ne_bytes(), MapFlags::Any).unwrap();
-    maps[1].update(&[0; 4], &3u64.to_ne_bytes(), MapFlags::Any).unwrap();
+    maps[0]
+        .update(&[0; 4], &2u32.to_ne_bytes(), MapFlags::Any)
+        .unwrap();
+    maps[1]
+        .update(&[0; 4], &3u64.to_ne_bytes(), MapFlags::Any)
+        .unwrap();
     for engine in [EngineKind::Interp, EngineKind::default()] {
         let mut instance = program.instance(engine, 0).unwrap();
         for (queue, expected) in [(0, 2), (1, 3), (2, 2)] {
             let mut frame = [0u8; 64];
             let verdict = instance.run_one(&mut XdpBuff::new(&mut frame, 0, 64, queue, &[]));
-            assert_eq!((verdict.raw, verdict.fault), (expected, Fault::None), "{engine:?}");
+            assert_eq!(
+                (verdict.raw, verdict.fault),
+                (expected, Fault::None),
+                "{engine:?}"
+            );
         }
     }
     if available("one_load_may_meet_a_socket_and_a_map_value") {

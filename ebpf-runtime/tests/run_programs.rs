@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Rig, compile, udp_frame};
-use millrace_ebpf::{EngineKind, Errno, Loader, MapFlags, Object, XdpAction};
+use millrace_ebpf::{EngineKind, Errno, Loader, MapFlags, Object, XdpAction, XdpBuff};
 
 fn word(bytes: &[u8]) -> u64 {
     u64::from_ne_bytes(bytes[..8].try_into().unwrap())
@@ -400,6 +400,40 @@ fn metadata_kfuncs_read_the_write_back_through_the_layout() {
         let mut hashed = untagged;
         hashed[12] = 0x36;
         assert_eq!(go(&layout, &hashed)[0], 0x1234_5678);
+    }
+}
+
+#[test]
+fn a_program_array_takes_what_the_verifier_accepts_and_what_is_like_its_callers() {
+    let test = "a_program_array_takes_what_the_verifier_accepts_and_what_is_like_its_callers";
+    let Some(elf) = compile(test, "refused_jumps") else {
+        return;
+    };
+    for mut rig in Rig::each(&elf, Some("root")) {
+        let jumps = rig.map("jumps").clone();
+        let loaded = &rig.loaded;
+        let put = |index: u32, name: &str| jumps.set_program(index, &loaded.program(Some(name)).unwrap());
+        assert_eq!(
+            put(2, "wild"),
+            Err(Errno::ACCESS),
+            "loading it fails in the kernel"
+        );
+        assert_eq!(put(2, "several"), Err(Errno::INVAL), "frames of several buffers");
+        assert_eq!(put(2, "steers"), Err(Errno::INVAL), "another hook");
+        assert_eq!(put(4, "good"), Err(Errno::TOOBIG));
+        assert_eq!(put(3, "good"), Ok(()));
+        let why = loaded.program(Some("several_root")).unwrap_err().to_string();
+        assert!(why.contains("not like the programs that jump"), "{why}");
+        // Entry 1 named the refused one from the start, and is empty.
+        let verdicts: Vec<_> = (0..4)
+            .map(|queue| {
+                let mut frame = [9u8; 128];
+                let mut buf = XdpBuff::new(&mut frame, 64, 60, queue, &[]);
+                rig.instance.run_one(&mut buf).action()
+            })
+            .collect();
+        let (tx, pass) = (XdpAction::Tx, XdpAction::Pass);
+        assert_eq!(verdicts, [tx, pass, pass, tx]);
     }
 }
 

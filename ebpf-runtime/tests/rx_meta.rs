@@ -4,7 +4,7 @@ mod common;
 
 use common::{HEADROOM, compile, compile_with};
 use millrace_ebpf::{
-    EngineKind, HintField, HintKind, HintLayout, HintSource, Instance, LoadError, Loaded, Loader, Loc,
+    EngineKind, Errno, HintField, HintKind, HintLayout, HintSource, Instance, LoadError, Loaded, Loader, Loc,
     Object, Test, Verdict, XdpAction, XdpBuff,
 };
 
@@ -316,6 +316,26 @@ fn a_tail_call_finds_the_struct_of_the_program_that_called_it() {
             assert_eq!(Some(slots[0]), hash, "{engine:?}, {}", layout.family());
         }
     }
+}
+
+#[test]
+fn programs_with_different_structs_do_not_jump_to_each_other() {
+    let test = "programs_with_different_structs_do_not_jump_to_each_other";
+    let Some(elf) = compile(test, "rx_meta") else {
+        return;
+    };
+    let loaded = load(&elf, Some(&intel()));
+    let leaves = loaded.map("leaves").unwrap();
+    let theirs = Loader::new()
+        .hints(&other())
+        .reuse_map("leaves", leaves.clone())
+        .load(&Object::parse(&elf).unwrap())
+        .unwrap();
+    let root = theirs.program(Some("root")).unwrap_err().to_string();
+    assert!(root.contains("millrace_rx_meta"), "{root}");
+    let put = |name: &str| leaves.set_program(1, &theirs.program(Some(name)).unwrap());
+    assert_eq!(put("leaf"), Err(Errno::INVAL), "it would find another struct");
+    assert_eq!(put("plain"), Ok(()), "it reads none");
 }
 
 #[test]

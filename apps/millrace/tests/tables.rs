@@ -177,3 +177,73 @@ fn a_map_pinned_by_name_outlives_its_program_and_is_shared_with_the_next() {
     );
     running.stop().expect("clean end");
 }
+
+#[test]
+fn values_with_a_lock_are_changed_and_read_while_it_is_held() {
+    let name = "values_with_a_lock_are_changed_and_read_while_it_is_held";
+    let source =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../ebpf-runtime/tests/progs/locked.bpf.c");
+    let Some(elf) = compile(&source) else {
+        return skip(name, "needs clang");
+    };
+    let dir = tempfile::tempdir().expect("tempdir");
+    let file = dir.path().join("locked.o");
+    std::fs::write(&file, elf).expect("write");
+    let app = builder("gen:udp4,flows=10,rate=2000", 1)
+        .control("locked")
+        .run_dir(dir.path())
+        .build()
+        .expect("app");
+    let running = app.start().expect("start");
+    let ok = |line: &str| {
+        let (done, text) = millrace(dir.path(), line);
+        assert!(done, "millrace {line}: {text}");
+        text
+    };
+    let fails = |line: &str| {
+        let (done, text) = millrace(dir.path(), line);
+        assert!(!done && text.lines().count() == 1, "millrace {line}: {text}");
+        text
+    };
+    ok(&format!("prog load {} locked", file.display()));
+    ok("prog attach locked port eth0");
+    // before, lock, first, second (one more than first, which it stays), last, padding
+    let key = "key 01 00 00 00";
+    let value = "07000000 01000000 0000000000000000 0100000000000000 09000000 00000000";
+    for map in ["by_index", "by_key"] {
+        ok(&format!("map update name {map} {key} value {value} any --lock"));
+    }
+    // The generator's frames begin with an address that is not zero, so it is the hash map that counts.
+    let counted = || {
+        let text = ok(&format!("--json map lookup name by_key {key} --lock"));
+        let entry: Value = serde_json::from_str(&text).expect("JSON");
+        let hex = entry["value"].as_str().expect("hex").to_owned();
+        let number = |at: usize| {
+            u64::from_str_radix(&hex[at..at + 16], 16)
+                .expect("hex")
+                .swap_bytes()
+        };
+        assert_eq!(&hex[..16], "0700000000000000", "the lock is not shown");
+        assert_eq!(number(32), number(16) + 1, "no mixture of two updates: {hex}");
+        number(16)
+    };
+    until("the program counts", || counted() > 100);
+    ok(&format!(
+        "map update name by_key {key} value {value} exist --lock"
+    ));
+    assert!(counted() < u64::MAX / 2);
+    assert!(
+        fails(&format!(
+            "map update name by_key {key} value {value} noexist --lock"
+        ))
+        .contains("already")
+    );
+    ok("map create name plain type array key 4 value 8 entries 4");
+    for line in [
+        format!("map lookup name plain {key} --lock"),
+        format!("map update name plain {key} value 00000000 00000000 --lock"),
+    ] {
+        assert!(fails(&line).contains("bpf_spin_lock"), "{line}");
+    }
+    running.stop().expect("clean end");
+}

@@ -252,7 +252,9 @@ impl Map {
         self.update(key, &all, flags)
     }
 
-    /// Puts a program into a `PROG_ARRAY`.
+    /// Puts a program into a `PROG_ARRAY`: `E2BIG` past its end, `EACCES` if the verifier refuses the program, `EINVAL` if it
+    /// is not like the programs that jump through the array: for the same hook, `xdp.frags` or not, and with the same struct of
+    /// metadata if it reads one.
     ///
     /// The array keeps programs of other objects alive; those of the object that made it are kept by the object itself.
     pub fn set_program(&self, index: u32, program: &Arc<Program>) -> Result<(), Errno> {
@@ -528,6 +530,14 @@ impl Map {
         match &self.storage {
             Storage::InnerMaps(m) => m.with(key, f),
             _ => None,
+        }
+    }
+
+    /// Whether a program may jump through a program array, as those do that did so before.
+    pub(crate) fn joins(&self, body: &crate::program::Body) -> bool {
+        match &self.storage {
+            Storage::Programs(p) => p.joins(body),
+            _ => true,
         }
     }
 

@@ -10,7 +10,7 @@ use super::array::{index_of, next_index};
 use super::{Map, MapDef, MapFlags, MapType, bounded};
 use crate::mem::arena::{Arena, Range};
 use crate::program::{Body, Collection};
-use crate::{Errno, Program};
+use crate::{Errno, Hook, Program, RxMeta, RxMetaField};
 
 /// `DEVMAP`, `DEVMAP_HASH`, `CPUMAP`, `XSKMAP`: which interface, worker or socket a redirect goes to.
 #[derive(Debug)]
@@ -195,6 +195,26 @@ pub(super) struct Programs {
     max_entries: u32,
     slots: RwLock<BTreeMap<u32, ProgramSlot>>,
     owner: OnceLock<Weak<Collection>>,
+    /// What the programs are like that jump through it.
+    like: OnceLock<Jumper>,
+    /// The struct of metadata that they leave in front of frames.
+    meta: OnceLock<Vec<RxMetaField>>,
+}
+
+/// What programs that jump to each other have in common (kernel/bpf/core.c, `bpf_prog_map_compatible`).
+#[derive(Debug, PartialEq, Eq)]
+struct Jumper {
+    hook: Hook,
+    frags: bool,
+}
+
+impl Jumper {
+    fn of(body: &Body) -> Jumper {
+        Jumper {
+            hook: body.hook,
+            frags: body.frags(),
+        }
+    }
 }
 
 /// One entry of a program array.
@@ -214,7 +234,24 @@ impl Programs {
             max_entries,
             slots: RwLock::default(),
             owner: OnceLock::new(),
+            like: OnceLock::new(),
+            meta: OnceLock::new(),
         }
+    }
+
+    /// Whether programs like this one may jump through it; the first one that asks decides what they are like.
+    pub fn joins(&self, body: &Body) -> bool {
+        let jumper = Jumper::of(body);
+        let fields = body.rx_meta.as_deref().map_or(&[][..], RxMeta::fields);
+        *self.like.get_or_init(|| jumper) == Jumper::of(body)
+            && self.meta.get_or_init(|| fields.to_vec()) == fields
+    }
+
+    /// Whether a program may be jumped to: it is like those that jump, and reads no struct of metadata other than theirs.
+    fn takes(&self, body: &Body) -> bool {
+        let fields = body.rx_meta.as_deref().map_or(&[][..], RxMeta::fields);
+        *self.like.get_or_init(|| Jumper::of(body)) == Jumper::of(body)
+            && (fields.is_empty() || self.meta.get_or_init(|| fields.to_vec()) == fields)
     }
 
     pub fn set_owner(&self, owner: &Arc<Collection>) {
@@ -243,8 +280,11 @@ impl Programs {
         if index >= self.max_entries {
             return Err(Errno::TOOBIG);
         }
-        // Code for one that was proven needs no checks; one that the verifier refuses is compiled with all of them.
-        let _ = program.verify();
+        // In the kernel nobody has such a program: loading it fails, mostly with this.
+        program.verify().map_err(|_| Errno::ACCESS)?;
+        if !self.takes(program.body()) {
+            return Err(Errno::INVAL);
+        }
         let collection = program.collection();
         let mine = self
             .owner

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 #[derive(Args)]
 #[command(
     infer_subcommands = true,
-    after_help = "Keys and values are bytes in hex in the order of memory, as bpftool shows them: 0a 00 00 01, 0x0a 0x00,\nor 0a000001. The word `name` may be left out, `hex` may be written.\n\nExamples:\n  millrace map show\n  millrace map dump name conntrack\n  millrace map lookup name counters key 00 00 00 00\n  millrace map update name ports key 50 00 value 01 00 00 00 noexist\n  millrace map delete name ports key 50 00\n  millrace map create name inner2 type hash key 4 value 8 entries 1024\n  millrace map update name outer key 00 00 00 00 value map inner2    while programs look into it\n  millrace map update name jumps key 01 00 00 00 value program filter\n  millrace map update-batch name ports file ports.json\n  millrace map pin name conntrack             it stays when its program goes\n  millrace map event-pipe name events -c 10"
+    after_help = "Keys and values are bytes in hex in the order of memory, as bpftool shows them: 0a 00 00 01, 0x0a 0x00,\nor 0a000001. The word `name` may be left out, `hex` may be written.\n\nExamples:\n  millrace map show\n  millrace map dump name conntrack\n  millrace map lookup name counters key 00 00 00 00\n  millrace map update name ports key 50 00 value 01 00 00 00 noexist\n  millrace map update name guarded key 07 00 value 00 00 00 00 2a 00 00 00 --lock\n  millrace map delete name ports key 50 00\n  millrace map create name inner2 type hash key 4 value 8 entries 1024\n  millrace map update name outer key 00 00 00 00 value map inner2    while programs look into it\n  millrace map update name jumps key 01 00 00 00 value program filter\n  millrace map update-batch name ports file ports.json\n  millrace map pin name conntrack             it stays when its program goes\n  millrace map event-pipe name events -c 10"
 )]
 pub(super) struct MapArgs {
     #[command(subcommand)]
@@ -39,18 +39,27 @@ enum MapVerb {
         /// [name] X key BYTES
         #[arg(required = true)]
         words: Vec<String>,
+        /// Hold the value's bpf_spin_lock meanwhile, so that it is no mixture of two updates
+        #[arg(long)]
+        lock: bool,
     },
     /// Create or replace an entry: name X key BYTES value VALUE [any|exist|noexist]
     Update {
         /// [name] X key BYTES value BYTES|map Y|program P [any|exist|noexist]
         #[arg(required = true)]
         words: Vec<String>,
+        /// Change the value in place, holding its bpf_spin_lock
+        #[arg(long)]
+        lock: bool,
     },
     /// Create or replace the entries that a file lists, as `millrace --json map dump` writes them: name X file FILE
     UpdateBatch {
         /// [name] X file FILE [any|exist|noexist]
         #[arg(required = true)]
         words: Vec<String>,
+        /// Change each value in place, holding its bpf_spin_lock
+        #[arg(long)]
+        lock: bool,
     },
     /// Make a map of no program: name X type T key BYTES value BYTES entries N [flags N]
     Create {
@@ -110,22 +119,23 @@ pub(super) fn run(cx: &mut Context<'_>, args: MapArgs) -> Result<(), CliError> {
             words.end()?;
             dump(cx, &name)
         }
-        MapVerb::Lookup { words } => {
-            let args = keyed(words, "millrace map lookup name X key BYTES")?;
+        MapVerb::Lookup { words, lock } => {
+            let mut args = keyed(words, "millrace map lookup name X key BYTES [--lock]")?;
+            args["lock"] = lock.into();
             let answer = cx.call("map.lookup", args)?;
             cx.show(&answer, |v| Ok(entry(v)))
         }
-        MapVerb::Update { words } => {
+        MapVerb::Update { words, lock } => {
             let mut words = Words::new(
                 words,
-                "millrace map update name X key BYTES value BYTES|map Y|program P [any|exist|noexist]",
+                "millrace map update name X key BYTES value BYTES|map Y|program P [any|exist|noexist] [--lock]",
             );
             let name = name(&mut words)?;
             let key = key(&mut words, &["value"])?;
             if !words.skip(&["value"]) {
                 return Err(words.error("the value is missing"));
             }
-            let mut args = json!({"name": name, "key": key});
+            let mut args = json!({"name": name, "key": key, "lock": lock});
             match words.one_of(&["map", "program"]) {
                 Some(what) => args[what.as_str()] = words.next("its name")?.into(),
                 None => args["value"] = words.bytes("value", FLAGS)?.into(),
@@ -136,7 +146,7 @@ pub(super) fn run(cx: &mut Context<'_>, args: MapArgs) -> Result<(), CliError> {
             words.end()?;
             cx.done("map.update", args)
         }
-        MapVerb::UpdateBatch { words } => update_batch(cx, words),
+        MapVerb::UpdateBatch { words, lock } => update_batch(cx, words, lock),
         MapVerb::Create { words } => create(cx, words),
         MapVerb::Pin { words } => cx.done("map.pin", named(words, "millrace map pin name X")?),
         MapVerb::Unpin { words } => cx.done("map.unpin", named(words, "millrace map unpin name X")?),
@@ -177,7 +187,7 @@ fn named(words: Vec<String>, usage: &'static str) -> Result<Value, CliError> {
 /// Entries that a request carries; a request line has its limit.
 const BATCH: usize = 1000;
 
-fn update_batch(cx: &mut Context<'_>, words: Vec<String>) -> Result<(), CliError> {
+fn update_batch(cx: &mut Context<'_>, words: Vec<String>, lock: bool) -> Result<(), CliError> {
     let mut words = Words::new(
         words,
         "millrace map update-batch name X file FILE [any|exist|noexist]",
@@ -203,7 +213,7 @@ fn update_batch(cx: &mut Context<'_>, words: Vec<String>) -> Result<(), CliError
     let entries = entries.as_array().ok_or_else(|| wrong("no array".into()))?;
     let mut count = 0;
     for part in entries.chunks(BATCH) {
-        let args = json!({"name": name, "entries": part, "flags": flags});
+        let args = json!({"name": name, "entries": part, "flags": flags, "lock": lock});
         count += cx.call("map.update_batch", args)?["count"].as_u64().unwrap_or(0);
     }
     cx.show(&json!({"count": count}), |_| Ok(format!("{count} entries\n")))

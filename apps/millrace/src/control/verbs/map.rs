@@ -38,6 +38,16 @@ struct Key {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Lookup {
+    name: String,
+    key: String,
+    /// Hold the value's spin lock meanwhile (`BPF_F_LOCK`).
+    #[serde(default)]
+    lock: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Update {
     name: String,
     key: String,
@@ -49,6 +59,9 @@ struct Update {
     program: Option<String>,
     /// `any`, `noexist` or `exist`.
     flags: Option<String>,
+    /// Hold the value's spin lock meanwhile (`BPF_F_LOCK`).
+    #[serde(default)]
+    lock: bool,
 }
 
 #[derive(Deserialize)]
@@ -64,6 +77,8 @@ struct UpdateBatch {
     name: String,
     entries: Vec<Entry>,
     flags: Option<String>,
+    #[serde(default)]
+    lock: bool,
 }
 
 #[derive(Deserialize)]
@@ -101,10 +116,15 @@ pub(super) fn register(app: &AppHandle) {
         Ok(shown(app, &args.name, &map))
     });
     add(control, app, "map.dump", dump);
-    add(control, app, "map.lookup", |app, args: Key| {
+    add(control, app, "map.lookup", |app, args: Lookup| {
         let map = app.maps().get(&args.name)?;
         let key = from_hex(&args.key)?;
-        entry(&map, &key).map_err(|errno| told(errno, "lookup", &args.name, &map))
+        let found = match args.lock {
+            true => map.lookup_locked(&key).map(|value| shown_entry(&key, &value)),
+            false => entry(&map, &key),
+        };
+        let what = if args.lock { "locked lookup" } else { "lookup" };
+        found.map_err(|errno| told(errno, what, &args.name, &map))
     });
     add(control, app, "map.update", update);
     add(control, app, "map.update_batch", update_batch);
@@ -152,7 +172,11 @@ fn entry(map: &Map, key: &[u8]) -> Result<Value, Errno> {
             .collect();
         return Ok(json!({"key": to_hex(key), "values": values}));
     }
-    Ok(json!({"key": to_hex(key), "value": to_hex(&map.lookup(key)?)}))
+    Ok(shown_entry(key, &map.lookup(key)?))
+}
+
+fn shown_entry(key: &[u8], value: &[u8]) -> Value {
+    json!({"key": to_hex(key), "value": to_hex(value)})
 }
 
 fn dump(app: &AppHandle, args: Dump) -> Result<Value, ControlError> {
@@ -193,7 +217,9 @@ fn update(app: &AppHandle, args: Update) -> Result<Value, ControlError> {
     let key = from_hex(&args.key)?;
     let flags = flags(args.flags.as_deref())?;
     let outcome = match (&args.value, &args.map, &args.program) {
-        (Some(value), None, None) => put(&map, &key, from_hex(value)?, flags),
+        (Some(value), None, None) => put(&map, &key, from_hex(value)?, flags, args.lock),
+        // No value that a lock could be in.
+        (None, _, _) if args.lock => Err(Errno::INVAL),
         (None, Some(inner), None) => map.set_inner(&key, &app.maps().get(inner)?, flags),
         (None, None, Some(program)) => {
             let program = app.programs().get(program)?.program;
@@ -206,7 +232,8 @@ fn update(app: &AppHandle, args: Update) -> Result<Value, ControlError> {
             ));
         }
     };
-    outcome.map_err(|errno| told(errno, "update", &args.name, &map))?;
+    let what = if args.lock { "locked update" } else { "update" };
+    outcome.map_err(|errno| told(errno, what, &args.name, &map))?;
     Ok(Value::Null)
 }
 
@@ -221,8 +248,10 @@ fn flags(word: Option<&str>) -> Result<MapFlags, ControlError> {
     }
 }
 
-fn put(map: &Map, key: &[u8], value: Vec<u8>, flags: MapFlags) -> Result<(), Errno> {
-    if per_cpu(map) {
+fn put(map: &Map, key: &[u8], value: Vec<u8>, flags: MapFlags, lock: bool) -> Result<(), Errno> {
+    if lock {
+        map.update_locked(key, &value, flags)
+    } else if per_cpu(map) {
         let values = vec![value; map.cpus() as usize];
         map.update_percpu(key, &values, flags)
     } else {
@@ -236,7 +265,7 @@ fn update_batch(app: &AppHandle, args: UpdateBatch) -> Result<Value, ControlErro
     let flags = flags(args.flags.as_deref())?;
     for (done, entry) in args.entries.iter().enumerate() {
         let (key, value) = (from_hex(&entry.key)?, from_hex(&entry.value)?);
-        put(&map, &key, value, flags)
+        put(&map, &key, value, flags, args.lock)
             .map_err(|errno| after(done, told(errno, "update", &args.name, &map)))?;
     }
     Ok(json!({"count": args.entries.len()}))
@@ -303,10 +332,17 @@ fn told(errno: Errno, what: &str, name: &str, map: &Map) -> ControlError {
         ),
         Errno::INVAL => (
             ErrorCode::InvalidArgument,
-            format!(
-                "not possible like this: a key has {} bytes, a value {}",
-                def.key_size, def.value_size
-            ),
+            match def.kind {
+                MapType::ProgArray => "not possible like this: an index has 4 bytes, and programs are like those that jump through the array: for the same hook, xdp.frags or not, and with the same struct millrace_rx_meta".into(),
+                _ if what.starts_with("locked") => format!(
+                    "not possible like this: a key has {} bytes, a value {}, and there is a struct bpf_spin_lock in it",
+                    def.key_size, def.value_size
+                ),
+                _ => format!(
+                    "not possible like this: a key has {} bytes, a value {}",
+                    def.key_size, def.value_size
+                ),
+            },
         ),
         Errno::OPNOTSUPP => (
             ErrorCode::Unsupported,
