@@ -37,6 +37,7 @@ enum Step {
     Receive(Vec<Written>),
     Poll {
         limit: usize,
+        prefetch: bool,
     },
     /// Frames by number, in this order, that numbers may repeat or be too high.
     Push {
@@ -93,7 +94,8 @@ fn frames() -> impl Strategy<Value = Vec<u8>> {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => prop::collection::vec(written(), 1..60).prop_map(Step::Receive),
-        5 => prop_oneof![Just(64usize), 1usize..64].prop_map(|limit| Step::Poll { limit }),
+        5 => (prop_oneof![Just(64usize), 1usize..64], any::<bool>())
+            .prop_map(|(limit, prefetch)| Step::Poll { limit, prefetch }),
         5 => (frames(), prop::bool::weighted(0.1)).prop_map(|(frames, tagged)| Step::Push { frames, tagged }),
         1 => (0usize..64, 0usize..2500, 0usize..2500).prop_map(|(frame, off, len)| Step::Resize { frame, off, len }),
         1 => (0usize..64).prop_map(|frame| Step::Take { frame }),
@@ -142,8 +144,9 @@ impl Side {
                 }
                 format!("received {done}")
             }
-            Step::Poll { limit } => {
+            Step::Poll { limit, prefetch } => {
                 self.batch.set_limit(*limit);
+                self.batch.set_prefetch(*prefetch);
                 let n = self.rx.poll(&mut self.batch);
                 let seen: Vec<_> = (0..n)
                     .map(|i| {

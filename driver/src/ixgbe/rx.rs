@@ -10,7 +10,7 @@ use crate::bus::{BusError, Doorbell, Registers};
 use crate::hint::HintLayout;
 use crate::mem::{Accept, DescriptorRing16, FreeStack, Handle, Moved, Placement, Region, RxLane, RxPlan};
 use crate::port::RxStats;
-use crate::queue::{MAX_RUN, PortShared, RxBatch};
+use crate::queue::{BATCH, MAX_RUN, PortShared, RxBatch};
 use crate::simd::CpuPath;
 
 const DD: u64 = status::DD as u64;
@@ -240,8 +240,12 @@ impl RxRing {
     /// Frames of one buffer, for each of which a fresh buffer is posted at once.
     #[inline(never)]
     fn poll_steps(&mut self, batch: &mut RxBatch, most: u32) -> usize {
+        let fetch = batch.prefetches();
         let (slots, raw) = batch.places16();
-        let moved = self.lane.exchange(most, slots, raw);
+        let moved = match fetch {
+            true => self.lane.exchange::<true, BATCH>(most, slots, raw),
+            false => self.lane.exchange::<false, BATCH>(most, slots, raw),
+        };
         self.settle(batch, most, moved)
     }
 

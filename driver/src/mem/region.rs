@@ -13,7 +13,7 @@ use super::depot::Depot;
 use super::handle::{MAX_REGION, Tag};
 use super::stack::Level;
 use super::{DmaMemory, Handle, MemError, MemoryProvider};
-use crate::simd::CpuPath;
+use crate::simd::{self, CpuPath};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{STEP, avx2};
 
@@ -142,6 +142,15 @@ impl Region {
         &self.layout
     }
 
+    /// Where the data of a received frame lies in this process, less the product of its buffer's tag and the stride: to be
+    /// added to such a product. Only for prefetches, so it is a number and not a pointer.
+    #[inline]
+    pub(super) fn data_by_tag(&self) -> u64 {
+        let first = u64::from(self.first_tag().bits()) * u64::from(self.layout.stride);
+        let data = self.base.as_ptr().addr() as u64 + u64::from(self.layout.headroom);
+        data.wrapping_sub(first)
+    }
+
     /// The memory behind the buffers, to be mapped for a device as a whole.
     pub fn memory(&self) -> &Arc<DmaMemory> {
         &self.mem
@@ -232,18 +241,22 @@ impl Region {
                 )
             };
             let base = self.base.as_ptr();
-            // By index: an iterator over two at once stays a call in a build that does not optimise at link time.
+            // By index: an iterator over two at once stays a call in a build that does not optimise at link time. `n` counts whole
+            // steps, so the inner loop can be unrolled.
             while done < n {
-                // SAFETY: the first `n` slots hold handles of this region whose data lies inside their buffers, and `starts` says
-                // where, from the region's first byte on. As in `buffer_mut`, each is mutably borrowed for as long as its slice
-                // lives.
-                let head = unsafe {
-                    let len = usize::from(slots.get_unchecked(done).as_ref().unwrap_unchecked().len);
-                    let start = starts.get_unchecked(done).assume_init() as usize;
-                    std::slice::from_raw_parts_mut(base.add(start), len)
-                };
-                f(head);
-                done += 1;
+                for step in 0..STEP {
+                    let i = done + step;
+                    // SAFETY: the first `n` slots, a multiple of `STEP`, hold handles of this region whose data lies inside their
+                    // buffers, and `starts` says where, from the region's first byte on. As in `buffer_mut`, each is mutably borrowed
+                    // for as long as its slice lives.
+                    let head = unsafe {
+                        let len = usize::from(slots.get_unchecked(i).as_ref().unwrap_unchecked().len);
+                        let start = starts.get_unchecked(i).assume_init() as usize;
+                        std::slice::from_raw_parts_mut(base.add(start), len)
+                    };
+                    f(head);
+                }
+                done += STEP;
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
@@ -269,14 +282,7 @@ impl Region {
             return;
         }
         let at = self.offset(handle) as usize + usize::from(handle.off);
-        #[cfg(target_arch = "x86_64")]
-        {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            // SAFETY: a prefetch never faults, and SSE is part of x86-64.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.as_ptr().wrapping_add(at).cast()) };
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = at;
+        simd::prefetch(self.base.as_ptr().wrapping_add(at).addr() as u64);
     }
 
     /// Number of buffers.

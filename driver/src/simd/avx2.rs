@@ -8,11 +8,12 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::{Receive, STEP, Transmit};
+use super::{Receive, STEP, Transmit, prefetch};
 
 /// Takes whole steps of received frames out of at most `n` descriptors and puts fresh buffers in their places. Gives how many
 /// it took and the sum of their lengths, in the length's bits. Stops in front of a step in which something is not as `k`
-/// wants it or has no buffer.
+/// wants it or has no buffer. `FETCH` starts loading each frame's first line, so that all of a burst are under way before the
+/// first is looked at.
 ///
 /// # Safety
 /// The processor has AVX2. All pointers are valid for `n` elements: descriptors, tags (0 for none), handles and raw
@@ -20,7 +21,7 @@ use super::{Receive, STEP, Transmit};
 /// meanwhile; the descriptors may be written by others, but not those that are done.
 #[target_feature(enable = "avx2")]
 #[inline(never)]
-pub(crate) unsafe fn exchange(
+pub(crate) unsafe fn exchange<const FETCH: bool>(
     n: usize,
     ring: *mut [u64; 2],
     tags: *mut u32,
@@ -31,7 +32,7 @@ pub(crate) unsafe fn exchange(
 ) -> (usize, u64) {
     let all = |x: u64| _mm256_set1_epi64x(x as i64);
     let (minus, mask, want, len) = (all(k.minus), all(k.mask), all(k.want), all(k.len));
-    let (head, base) = (all(k.head), all(k.base));
+    let (head, base, here) = (all(k.head), all(k.base), all(k.here));
     // Only the lower half of each quadword is multiplied.
     let stride = _mm256_set1_epi32(k.stride as i32);
     let first = _mm_set1_epi32(k.first as i32);
@@ -54,12 +55,30 @@ pub(crate) unsafe fn exchange(
             );
         }
         let last = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_unpackhi_epi64(d01, d23));
-        // SAFETY: as above; four tags are 16 bytes.
-        let buffers = _mm256_cvtepu32_epi64(unsafe { _mm_loadu_si128(tags.add(at).cast()) });
+        let buffers: __m256i;
+        // SAFETY: as above; four tags are 16 bytes. In assembly because the compiler would load, compare and widen them one after
+        // the other.
+        unsafe {
+            asm!(
+                "vpmovzxdq {b}, [{p}]",
+                p = in(reg) tags.add(at),
+                b = out(ymm_reg) buffers,
+                options(nostack, preserves_flags, readonly),
+            );
+        }
         let wrong = _mm256_xor_si256(_mm256_and_si256(_mm256_sub_epi64(last, minus), mask), want);
         let wrong = _mm256_or_si256(wrong, _mm256_cmpeq_epi64(buffers, zero));
         if _mm256_testz_si256(wrong, wrong) == 0 {
             break;
+        }
+        if FETCH {
+            // A tag is its region's first one plus the index, so `here` makes an address of the product.
+            let data = _mm256_add_epi64(times(buffers, stride), here);
+            let (low, high) = (_mm256_castsi256_si128(data), _mm256_extracti128_si256::<1>(data));
+            for two in [low, high] {
+                prefetch(_mm_cvtsi128_si64(two) as u64);
+                prefetch(_mm_extract_epi64::<1>(two) as u64);
+            }
         }
         let some = _mm256_and_si256(last, len);
         lens = _mm256_add_epi64(lens, some);
@@ -218,19 +237,27 @@ pub(crate) unsafe fn send(
         // SAFETY: `at + 4` is at most `n`.
         let numbers = unsafe { frames.add(at).cast::<[u8; STEP]>().read() };
         let wide = _mm_cvtepu8_epi32(_mm_cvtsi32_si128(i32::from_le_bytes(numbers)));
+        let [a, b, c, d] = numbers.map(usize::from);
         let higher = _mm_cmpgt_epi32(_mm_shuffle_epi32::<0b11_11_10_01>(wide), wide);
-        if _mm_movemask_ps(_mm_castsi128_ps(higher)) != 0b0111 || usize::from(numbers[STEP - 1]) >= places {
+        if _mm_movemask_ps(_mm_castsi128_ps(higher)) != 0b0111 || d >= places {
             break;
         }
         let handles: __m256i;
-        // SAFETY: the four places are there, as just seen. In assembly as above.
+        // SAFETY: the four places are there, as just seen. In assembly as above, and one by one: with the microcode against
+        // gather data sampling one gathering instruction takes as long as thirty others.
         unsafe {
             asm!(
-                "vpcmpeqd {m}, {m}, {m}",
-                "vpgatherdq {h}, [{p} + {i:x} * 8], {m}",
+                "vmovq {h:x}, [{p} + {a} * 8]",
+                "vpinsrq {h:x}, {h:x}, [{p} + {b} * 8], 1",
+                "vmovq {t:x}, [{p} + {c} * 8]",
+                "vpinsrq {t:x}, {t:x}, [{p} + {d} * 8], 1",
+                "vinserti128 {h}, {h}, {t:x}, 1",
                 p = in(reg) slots,
-                i = in(xmm_reg) wide,
-                m = out(ymm_reg) _,
+                a = in(reg) a,
+                b = in(reg) b,
+                c = in(reg) c,
+                d = in(reg) d,
+                t = out(ymm_reg) _,
                 h = out(ymm_reg) handles,
                 options(nostack, preserves_flags, readonly),
             );
@@ -243,8 +270,8 @@ pub(crate) unsafe fn send(
         unsafe {
             put_crossed(ring.add(at), four.d02, four.d13);
             _mm_storeu_si128(tags.add(at).cast(), four.tags);
-            for number in numbers {
-                slots.add(usize::from(number)).write(0);
+            for number in [a, b, c, d] {
+                slots.add(number).write(0);
             }
         }
         at += STEP;

@@ -69,6 +69,19 @@ impl CpuPath {
     }
 }
 
+/// Starts loading the cache line at an address of this process, whatever lies there.
+#[inline(always)]
+pub(crate) fn prefetch(address: u64) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch never faults, and SSE is part of x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::without_provenance(address as usize)) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 impl fmt::Debug for CpuPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -92,6 +105,8 @@ pub(crate) struct Receive {
     pub stride: u64,
     /// I/O address of the data in buffer 0.
     pub base: u64,
+    /// Where the data of a buffer lies in this process, less the product of its tag and `stride`.
+    pub here: u64,
 }
 
 /// What stays the same for every frame to be sent.

@@ -135,6 +135,8 @@ impl Rig {
         let mut batches: Vec<RxBatch> = (0..batches).map(|_| RxBatch::new()).collect();
         for batch in &mut batches {
             batch.set_limit(case.burst as usize);
+            // Nothing is read of frames that are dropped.
+            batch.set_prefetch(case.scenario != Scenario::RxDrop);
         }
         Rig {
             case: *case,

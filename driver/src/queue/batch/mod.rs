@@ -49,6 +49,8 @@ pub struct RxBatch {
     rx_queue: u16,
     /// Most frames of one buffer that a poll brings.
     limit: u32,
+    /// A poll starts loading each frame's first line.
+    prefetch: bool,
     slots: [Option<Handle>; BATCH],
     /// Frames begin where `first` says. Until then each is one buffer, frame `i` in slot `i`.
     listed: bool,
@@ -73,6 +75,7 @@ impl RxBatch {
             units: 1,
             rx_queue: 0,
             limit: BATCH as u32,
+            prefetch: true,
             slots: [const { None }; BATCH],
             listed: false,
             first: [0; BATCH + 1],
@@ -84,6 +87,18 @@ impl RxBatch {
     /// where it is, so this is for those who know that theirs do not.
     pub fn set_limit(&mut self, buffers: usize) {
         self.limit = buffers.clamp(1, BATCH) as u32;
+    }
+
+    /// Whether a poll that brings more than a few frames starts loading the first line of each, as it does unless told
+    /// otherwise: so they are all under way before the first is looked at. Who looks at no frame saves a few cycles without.
+    pub fn set_prefetch(&mut self, prefetch: bool) {
+        self.prefetch = prefetch;
+    }
+
+    /// See [`set_prefetch`](Self::set_prefetch).
+    #[inline(always)]
+    pub(crate) fn prefetches(&self) -> bool {
+        self.prefetch
     }
 
     /// Most buffers that a poll brings: see [`set_limit`](Self::set_limit).
