@@ -5,6 +5,7 @@ mod compare;
 mod ebpf;
 mod html;
 mod lb;
+mod memory;
 mod page;
 mod path;
 mod report;
@@ -37,6 +38,8 @@ enum Bench {
     Wire(wire::Args),
     /// The path on 1, 2, ... queues with a worker each: does a second one cost the first anything?
     Scale(scale::Args),
+    /// Loads that wait for one another: what caches, pages and memory of this machine cost, in cycles
+    Memory(memory::Args),
     /// Compares two reports made with --json, with their noise in mind
     Compare(compare::Args),
     /// Puts reports made with --json together into one HTML page
@@ -78,7 +81,7 @@ enum BenchError {
     NoLink { port: String },
     #[error("a thread cannot be started: {0}")]
     Thread(io::Error),
-    #[error("no memory for the floor's frames: {0}")]
+    #[error("no memory to measure with: {0}; it takes some tens of MiB")]
     Memory(io::Error),
     #[error("a worker of the bench ended early")]
     WorkerGone,
@@ -130,6 +133,7 @@ fn main() -> ExitCode {
         Bench::Path(args) => path::run(&args),
         Bench::Wire(args) => wire::run(&args),
         Bench::Scale(args) => scale::run(&args),
+        Bench::Memory(args) => memory::run(&args),
         Bench::Compare(args) => compare::run(&args),
         Bench::Report(args) => page::run(&args),
     };
