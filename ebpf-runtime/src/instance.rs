@@ -113,7 +113,10 @@ impl Instance {
     /// code can repeat: at jumps backwards by the distance, at calls by a share of the callee. It does not count in a
     /// verified program without callbacks and `may_goto`: that ends after 1,000,000 instructions at the latest.
     pub fn set_budget(&mut self, instructions: u64) {
-        self.core().budget = instructions;
+        match &mut self.engine {
+            Engine::Jit(jit) => jit.set_budget(instructions),
+            _ => self.core().budget = instructions,
+        }
         if let Some(several) = &mut self.several {
             several.core.budget = instructions;
         }

@@ -55,6 +55,10 @@ impl Jit {
         match *self {}
     }
 
+    pub fn set_budget(&mut self, _: u64) {
+        match *self {}
+    }
+
     pub fn run_batch(&mut self, _: &mut [XdpBuff<'_>], _: &mut [Verdict]) {
         match *self {}
     }

@@ -9,6 +9,12 @@ use crate::object::btf::{Btf, Lines};
 use crate::verifier::{Refusal, Verified, verify};
 use crate::{HintLayout, Hook, Instance, LoadError, Map, RunConfig, RxMeta, SourceLine, foreign, jit};
 
+// Numbers of helpers (`enum bpf_func_id`, linux/bpf.h).
+const TAIL_CALL: i32 = 12;
+const ADJUST_HEAD: i32 = 44;
+const ADJUST_META: i32 = 54;
+const ADJUST_TAIL: i32 = 65;
+
 /// Which engine runs a program. The default is the fastest that this build has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EngineKind {
@@ -243,6 +249,17 @@ impl Program {
             Some(meta) => meta.fits(self.name(), layout),
             None => Ok(()),
         }
+    }
+
+    /// Whether a run may move the frame's edges: the program calls `bpf_xdp_adjust_head`, `_meta` or `_tail`, or a program that
+    /// may. After a run of any other, the frame begins and ends where it did.
+    pub fn moves_edges(&self) -> bool {
+        let moves = |i: &Insn| {
+            i.code == insn::CALL
+                && i.src == insn::CALL_HELPER
+                && matches!(i.imm, TAIL_CALL | ADJUST_HEAD | ADJUST_META | ADJUST_TAIL)
+        };
+        self.body.insns.iter().any(moves)
     }
 
     /// Whether it is marked `xdp.frags`: only such programs may be given frames of several buffers.

@@ -102,6 +102,7 @@ pub struct Verdict {
 
 impl Verdict {
     /// The action; a value that is none of the five is `XDP_ABORTED`, as in the kernel.
+    #[inline]
     pub fn action(&self) -> XdpAction {
         match self.raw {
             1 => XdpAction::Drop,
@@ -137,6 +138,7 @@ impl<'a> XdpBuff<'a> {
     /// A frame of `len` bytes that begins `off` bytes into `buffer`; what lies before it is headroom for
     /// `bpf_xdp_adjust_head` and `_meta`, what lies behind it tailroom for `bpf_xdp_adjust_tail`. `hints` is the raw
     /// descriptor write-back (may be empty). A range that does not fit is clamped to the buffer.
+    #[inline]
     pub fn new(buffer: &'a mut [u8], off: usize, len: usize, rx_queue: u32, hints: &'a [u8]) -> XdpBuff<'a> {
         let total = buffer.len();
         let off = off.min(total);
@@ -158,23 +160,27 @@ impl<'a> XdpBuff<'a> {
     }
 
     /// Sets `xdp_md.ingress_ifindex`.
+    #[inline]
     pub fn with_ingress_ifindex(mut self, ifindex: u32) -> XdpBuff<'a> {
         self.ingress_ifindex = ifindex;
         self
     }
 
     /// Where the frame begins in the buffer, in bytes; a program may have moved it.
+    #[inline]
     pub fn data_offset(&self) -> usize {
         self.data.addr() - self.hard_start.addr()
     }
 
     /// Length of the frame, in bytes; a program may have changed it.
+    #[inline]
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> usize {
         self.data_end.addr() - self.data.addr()
     }
 
     /// Bytes of metadata in front of the frame (`data - data_meta`).
+    #[inline]
     pub fn meta_len(&self) -> usize {
         self.data.addr() - self.data_meta.addr()
     }

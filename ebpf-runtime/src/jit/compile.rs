@@ -77,7 +77,6 @@ impl fmt::Debug for Code {
 
 impl Code {
     /// The program as a loop over a batch.
-    #[inline]
     pub(super) fn batch(&self) -> BatchFn {
         let at = self.text.at(self.batch);
         // SAFETY: a function of this signature was compiled to there, and the code lives as long as `self`.
@@ -85,7 +84,6 @@ impl Code {
     }
 
     /// Whether a run leaves nothing behind that the next one must not see.
-    #[inline]
     pub(super) fn simple(&self) -> bool {
         self.simple
     }

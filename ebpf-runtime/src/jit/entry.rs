@@ -1,6 +1,8 @@
 //! How a function is entered and left: the loop over a batch, a call from another function, a fault.
 
-use cranelift_codegen::ir::{BlockArg, InstBuilder, Value, types};
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, Value, types};
+use cranelift_frontend::Variable;
 
 use super::function::Translator;
 use super::state::offset;
@@ -8,31 +10,42 @@ use crate::insn;
 use crate::mem::space::CTX_ADDR;
 use crate::{Verdict, XdpBuff};
 
+const BUF_SIZE: i64 = size_of::<XdpBuff<'static>>() as i64;
+
+/// What the turns of the loop over a batch have in common.
+struct Turns {
+    /// Where the frame's verdict goes.
+    verdict: Variable,
+    /// Where the frames end.
+    end: Value,
+    head: Block,
+    /// Takes the last frame's r0 and status.
+    out: Block,
+}
+
 impl Translator<'_, '_> {
     /// The loop over a batch: state, frames, verdicts, count, r10.
     pub fn batch(&mut self, params: &[Value]) {
         let (bufs, verdicts, count) = (params[1], params[2], params[3]);
         let verdict_var = self.b.declare_var(types::I64);
-        let left_var = self.b.declare_var(types::I64);
         self.b.def_var(self.buf, bufs);
         self.b.def_var(verdict_var, verdicts);
-        self.b.def_var(left_var, count);
-        let zero = self.c(0);
-        let (head, next, out) = (
-            self.b.create_block(),
-            self.b.create_block(),
-            self.b.create_block(),
-        );
-        for block in [next, out] {
-            self.b.append_block_param(block, types::I64);
-            self.b.append_block_param(block, types::I64);
+        let len = self.b.ins().imul_imm_s(count, BUF_SIZE);
+        let end = self.b.ins().iadd(bufs, len);
+        let (head, out) = (self.b.create_block(), self.b.create_block());
+        for _ in 0..2 {
+            self.b.append_block_param(out, types::I64);
         }
-        let nothing = [BlockArg::Value(zero), BlockArg::Value(zero)];
-        self.b.ins().brif(count, head, &[], out, &nothing);
+        let turns = Turns {
+            verdict: verdict_var,
+            end,
+            head,
+            out,
+        };
+        self.b.ins().jump(head, &[]);
 
         self.b.switch_to_block(head);
-        let (state, buf) = (self.state, self.buf());
-        self.store_vm(buf, state, offset::BUF);
+        let state = self.state;
         if self.env.budget {
             let budget = self.load_vm(types::I64, state, offset::BUDGET);
             self.store_vm(budget, state, offset::LEFT);
@@ -57,9 +70,7 @@ impl Translator<'_, '_> {
         for (at, word) in [raw, zero, zero].into_iter().enumerate() {
             self.store_vm(word, verdict, at as i32 * 8);
         }
-        self.b
-            .ins()
-            .jump(next, &[BlockArg::Value(r0), BlockArg::Value(zero)]);
+        self.next_frame(&turns, [r0, zero]);
 
         self.b.switch_to_block(self.propagate);
         let status = self.b.block_params(self.propagate)[0];
@@ -74,32 +85,24 @@ impl Translator<'_, '_> {
         let one = self.c(1);
         let faults = self.b.ins().iadd(faults, one);
         self.store_vm(faults, state, offset::FAULTS);
-        self.b
-            .ins()
-            .jump(next, &[BlockArg::Value(zero), BlockArg::Value(status)]);
+        self.next_frame(&turns, [zero, status]);
 
-        self.b.switch_to_block(next);
-        let last: Vec<BlockArg> = self
-            .b
-            .block_params(next)
-            .iter()
-            .map(|v| BlockArg::Value(*v))
-            .collect();
-        let steps = [
-            (self.buf, size_of::<XdpBuff<'static>>() as i64),
-            (verdict_var, size_of::<Verdict>() as i64),
-            (left_var, -1),
-        ];
-        for (var, step) in steps {
-            let (now, step) = (self.b.use_var(var), self.c(step));
-            let then = self.b.ins().iadd(now, step);
-            self.b.def_var(var, then);
-        }
-        let left = self.b.use_var(left_var);
-        self.b.ins().brif(left, head, &[], out, &last);
         self.b.switch_to_block(out);
         let results = self.b.block_params(out).to_vec();
         self.b.ins().return_(&results);
+    }
+
+    /// Goes on with the next frame, or leaves with r0 and status of the last one.
+    fn next_frame(&mut self, turns: &Turns, results: [Value; 2]) {
+        for (var, step) in [(self.buf, BUF_SIZE), (turns.verdict, size_of::<Verdict>() as i64)] {
+            let now = self.b.use_var(var);
+            let then = self.b.ins().iadd_imm_s(now, step);
+            self.b.def_var(var, then);
+        }
+        let buf = self.buf();
+        let more = self.b.ins().icmp(IntCC::NotEqual, buf, turns.end);
+        let last = results.map(BlockArg::Value);
+        self.b.ins().brif(more, turns.head, &[], turns.out, &last);
     }
 
     /// A function that is called: state, r1 to r5, r10.

@@ -98,6 +98,7 @@ pub(super) fn translate(
     let mut t = Translator {
         env,
         f,
+        form,
         b,
         regs,
         regions,
@@ -131,6 +132,7 @@ pub(super) fn translate(
 pub(super) struct Translator<'a, 'f> {
     pub env: &'a Env<'a>,
     pub f: usize,
+    form: Form,
     pub b: FunctionBuilder<'f>,
     regs: [Variable; 10],
     pub regions: Regions,
@@ -252,8 +254,17 @@ impl Translator<'_, '_> {
     pub fn call_rt(&mut self, f: *const (), args: &[Value], returns: usize) -> [Value; 2] {
         let (state, fp) = (self.state, self.fp);
         self.store_vm(fp, state, offset::FP);
+        self.tell_frame();
         let all: Vec<Value> = std::iter::once(state).chain(args.iter().copied()).collect();
         self.call_address(f, &all, returns)
+    }
+
+    /// Before a call that may want to know the frame in work. Functions that others call find it where these left it.
+    fn tell_frame(&mut self) {
+        if self.form == Form::Batch {
+            let (state, buf) = (self.state, self.buf());
+            self.store_vm(buf, state, offset::BUF);
+        }
     }
 
     /// Calls a function by its address.
@@ -315,6 +326,7 @@ impl Translator<'_, '_> {
                 function
             }
         };
+        self.tell_frame();
         let frame = self.c(FRAME as i64);
         let below = self.b.ins().isub(fp, frame);
         let mut args = vec![state];

@@ -53,7 +53,7 @@ use crate::{Fault, FaultReport, HintLayout, InstanceStats, LoadError, Redirect, 
 
 pub(crate) use code::executable_bytes;
 pub(crate) use compile::{Code, Slot};
-use state::{State, Unit};
+use state::{BatchFn, Pair, State, Unit};
 
 /// Why there is no JIT in this build: there is.
 pub(crate) const UNAVAILABLE: Option<&str> = None;
@@ -65,8 +65,11 @@ const AHEAD: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Jit {
     state: Box<State>,
-    stats: InstanceStats,
+    runs: u64,
     unit: Arc<Unit>,
+    /// Of the unit's code, which is asked for both with every batch.
+    entry: BatchFn,
+    simple: bool,
     /// Maps that the units name; what lies above was found in maps of maps.
     maps: usize,
 }
@@ -93,6 +96,7 @@ impl Jit {
         let mut core = Core::new(Space::new(), worker, program.id());
         let unit = Arc::new(Unit::new(program.body(), program.collection(), &mut core)?);
         let maps = core.space.map_count();
+        let budget = budget(core.budget);
         let state = Box::new(State {
             buf: std::ptr::null_mut(),
             left: 0,
@@ -102,7 +106,7 @@ impl Jit {
             worker: worker.into(),
             gotos: 0,
             faults: 0,
-            budget: 0,
+            budget,
             fault_at: 0,
             fault_body: 0,
             access: (0, 0),
@@ -113,7 +117,9 @@ impl Jit {
         });
         Ok(Jit {
             state,
-            stats: InstanceStats::default(),
+            runs: 0,
+            entry: unit.code.batch(),
+            simple: unit.code.simple(),
             unit,
             maps,
         })
@@ -121,12 +127,22 @@ impl Jit {
 
     /// Counters.
     pub fn stats(&self) -> InstanceStats {
-        self.stats
+        InstanceStats {
+            runs: self.runs,
+            instructions: 0,
+            faults: self.state.faults,
+        }
     }
 
     /// State that helpers work on.
     pub fn core(&mut self) -> &mut Core {
         &mut self.state.core
+    }
+
+    /// How many instructions a run may take.
+    pub fn set_budget(&mut self, instructions: u64) {
+        self.state.core.budget = instructions;
+        self.state.budget = budget(instructions);
     }
 
     /// Says where hints lie; code that reads them is compiled anew.
@@ -144,7 +160,9 @@ impl Jit {
         }
         if let Some(main) = state.units.first() {
             self.unit = main.clone();
-            state.maps = self.unit.maps.as_ptr();
+            self.entry = main.code.batch();
+            self.simple = main.code.simple();
+            state.maps = main.maps.as_ptr();
         }
     }
 
@@ -152,19 +170,21 @@ impl Jit {
     pub fn run_batch(&mut self, bufs: &mut [XdpBuff<'_>], verdicts: &mut [Verdict]) {
         let n = bufs.len().min(verdicts.len());
         let (bufs, verdicts) = (&mut bufs[..n], &mut verdicts[..n]);
-        self.begin();
-        if self.unit.code.simple() {
+        if self.simple {
             for buf in bufs.iter().take(AHEAD) {
                 fetch(buf);
             }
-            let mut at = 0;
-            while at < n {
-                let end = (at + AHEAD).min(n);
-                for buf in bufs.iter().take(end + AHEAD).skip(end) {
-                    fetch(buf);
+            let (mut bufs, mut verdicts) = (bufs, verdicts);
+            while !bufs.is_empty() {
+                let some = bufs.len().min(AHEAD);
+                let (now, later) = bufs.split_at_mut(some);
+                let (out, others) = verdicts.split_at_mut(some);
+                match later.first_chunk::<AHEAD>() {
+                    Some(next) => next.iter().for_each(fetch),
+                    None => later.iter().for_each(fetch),
                 }
-                self.enter(&mut bufs[at..end], &mut verdicts[at..end]);
-                at = end;
+                self.enter(now, out);
+                (bufs, verdicts) = (later, others);
             }
         } else {
             for at in 0..n {
@@ -180,24 +200,25 @@ impl Jit {
     /// Runs the program on one frame.
     pub fn run_one(&mut self, buf: &mut XdpBuff<'_>) -> Verdict {
         let mut verdict = Verdict::default();
-        self.begin();
-        if self.unit.code.simple() {
-            self.enter(std::slice::from_mut(buf), std::slice::from_mut(&mut verdict));
-        } else {
+        if !self.simple {
             self.one(buf, &mut verdict);
+            self.end(1);
+            return verdict;
         }
+        let out = self.enter(std::slice::from_mut(buf), std::slice::from_mut(&mut verdict));
         self.end(1);
-        verdict
-    }
-
-    fn begin(&mut self) {
-        let state = &mut *self.state;
-        state.budget = i64::try_from(state.core.budget).unwrap_or(i64::MAX);
+        match out.status {
+            // Not read back from memory: a load of what several stores have just written has to wait for them.
+            0 => Verdict {
+                raw: out.value as u32,
+                ..Verdict::default()
+            },
+            _ => verdict,
+        }
     }
 
     fn end(&mut self, runs: usize) {
-        self.stats.runs += runs as u64;
-        self.stats.faults += std::mem::take(&mut self.state.faults);
+        self.runs += runs as u64;
         self.state.buf = std::ptr::null_mut();
     }
 
@@ -221,23 +242,22 @@ impl Jit {
         }
     }
 
+    /// Gives the last frame's r0 and status. There is at least one frame, and as many verdicts.
     #[inline]
-    fn enter(&mut self, bufs: &mut [XdpBuff<'_>], verdicts: &mut [Verdict]) {
-        let entry = self.unit.code.batch();
+    fn enter(&mut self, bufs: &mut [XdpBuff<'_>], verdicts: &mut [Verdict]) -> Pair {
+        let fp = self.state.top;
         let state: *mut State = &mut *self.state;
-        // SAFETY: `state` is a live state made for this code (its unit owns the code); `bufs` and `verdicts` are borrowed
-        // exclusively over the call and have the count given; code and runtime use the frames only until it returns.
+        // SAFETY: `entry` is of the code that `unit` owns, and `state` is a live state made for it; `bufs` and `verdicts` are
+        // borrowed exclusively over the call and have the count given; code and runtime use the frames only until it returns.
         // r10 is the top of the state's own stack.
         unsafe {
-            let fp = (*state).top;
-            (*state).fp = fp;
-            entry(
+            (self.entry)(
                 state,
                 bufs.as_mut_ptr().cast(),
                 verdicts.as_mut_ptr(),
                 bufs.len() as u64,
                 fp,
-            );
+            )
         }
     }
 
@@ -258,6 +278,11 @@ impl Jit {
             len,
         })
     }
+}
+
+/// A budget as compiled code counts it, with a sign.
+fn budget(instructions: u64) -> i64 {
+    i64::try_from(instructions).unwrap_or(i64::MAX)
 }
 
 /// Asks for a frame's first bytes before the program does.

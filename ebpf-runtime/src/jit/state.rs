@@ -23,7 +23,7 @@ pub(super) struct Unit {
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct State {
-    /// The frame in work.
+    /// The frame in work, from the first call on that compiled code makes.
     pub buf: *mut XdpBuff<'static>,
     /// What is left of the instruction budget; below zero the run ends.
     pub left: i64,
@@ -112,7 +112,7 @@ pub(super) const DONE: u64 = 1 << 32;
 /// Added to a fault's status when the code that faulted has noted where that was.
 pub(super) const NOTED: u64 = 1 << 33;
 
-/// Runs the program on `count` frames: state, frames, verdicts, count, r10. Returns the last run's r0 and status.
+/// Runs the program on `count` frames, at least one: state, frames, verdicts, count, r10. Returns the last run's r0 and status.
 pub(super) type BatchFn =
     unsafe extern "C" fn(*mut State, *mut XdpBuff<'static>, *mut Verdict, u64, u64) -> Pair;
 

@@ -1,30 +1,23 @@
 //! `millrace-bench ebpf`: what a run of a program costs on each engine and in the kernel.
 //!
-//! The same linked instructions run everywhere, engine after engine in short rounds, so that whatever else the machine does
-//! hits all alike; each number is the best of its rounds. A case's body is measured with a program that runs it a hundred
-//! times, which leaves out what entering a program costs; that is shown beside it, for a single frame and for a batch.
+//! The same linked instructions run everywhere. A round times each engine's programs in turn, a fifth of a millisecond each, so
+//! whatever else the machine does hits all alike; a ratio is that of one round, and what is shown is the median of all rounds'.
+//! A case's body is measured with a program that runs it a hundred times, which leaves out what entering a program costs; that
+//! is shown beside it, for a single frame and for a batch.
 
 mod cases;
+mod lane;
 
-use std::sync::Arc;
-
-use millrace_ebpf::kernel::{self, KernelProgram};
-use millrace_ebpf::{EngineKind, Instance, LoadError, Program, Verdict, XdpBuff};
+use millrace_ebpf::{LoadError, kernel};
 use serde::Serialize;
 
-use crate::report::{self, Line, Report, or_dash};
+use crate::report::{self, Line, Report, Summary, or_dash};
 use crate::{BenchError, clock};
-use cases::{Case, Subject};
+use cases::Case;
+use lane::{BATCH, BUFFER, Frames, Lane, Round};
 
-/// Frames of a batch, as the workers have them.
-const BATCH: usize = 64;
-/// Bytes of a frame's buffer, and where the frame begins in it.
-const BUFFER: usize = 2048;
-const HEADROOM: usize = 256;
-/// Turns that a `_many` program makes.
-const TURNS: f64 = 100.0;
-/// Rounds that a row's numbers are the best of.
-const ROUNDS: u64 = 25;
+/// Rounds that there are at least.
+const LEAST_ROUNDS: usize = 7;
 
 /// What can be asked of `ebpf`.
 #[derive(clap::Args, Clone, Debug)]
@@ -55,12 +48,17 @@ pub struct Row {
     pub about: &'static str,
     /// `jit`, `interp`, `rbpf` (that crate's JIT), `rbpf-interp` (its interpreter) or `kernel`.
     pub engine: &'static str,
-    /// Nanoseconds of the program's own work a run.
+    /// Nanoseconds of the program's own work a run, in the best of the rounds.
     pub ns: f64,
-    /// That, divided by the kernel's.
+    /// That, divided by the kernel's: the median of the rounds' ratios.
     pub vs_kernel: Option<f64>,
-    /// `ns` divided by that of rbpf's interpreter.
+    /// The middle 80 % of those lie within this many percent of the median, to both sides.
+    pub vs_kernel_spread_percent: Option<f64>,
+    /// The same against rbpf's interpreter.
     pub vs_rbpf_interp: Option<f64>,
+    pub vs_rbpf_interp_spread_percent: Option<f64>,
+    /// Rounds that were timed.
+    pub rounds: usize,
     /// Nanoseconds a run when a frame is a call.
     pub single_ns: f64,
     /// Nanoseconds a run in batches of 64.
@@ -80,77 +78,54 @@ pub struct Row {
 impl Line for Row {
     fn header() -> String {
         format!(
-            "{:<12} {:<11} {:>8} {:>9} {:>9} {:>8} {:>8} {:>8} {:>10} {:>10} {:>7} {:>7}  ",
+            "{:<11} {:<11} {:>8} {:>9} {:>5} {:>9} {:>8} {:>7} {:>8} {:>10} {:>10}",
             "case",
             "engine",
             "ns",
             "vs kernel",
+            "+-%",
             "vs rbpf-i",
             "single",
             "batch",
             "cold one",
             "cold batch",
-            "compile us",
-            "insns",
-            "ns/insn"
+            "compile us"
         )
     }
 
     fn line(&self) -> String {
+        let ratio = |value: Option<f64>| value.map_or("-".to_owned(), |r| format!("{r:.2}"));
         format!(
-            "{:<12} {:<11} {:>8.2} {:>9} {:>9} {:>8.1} {:>8} {:>8} {:>10} {:>10} {:>7} {:>7}  {}",
+            "{:<11} {:<11} {:>8.2} {:>9} {:>5} {:>9} {:>8.1} {:>7} {:>8} {:>10} {:>10}",
             self.case,
             self.engine,
             self.ns,
-            self.vs_kernel.map_or("-".to_owned(), |r| format!("{r:.2}")),
-            self.vs_rbpf_interp.map_or("-".to_owned(), |r| format!("{r:.2}")),
+            ratio(self.vs_kernel),
+            or_dash(self.vs_kernel_spread_percent),
+            ratio(self.vs_rbpf_interp),
             self.single_ns,
             or_dash(self.batch_ns),
             or_dash(self.cold_single_ns),
             or_dash(self.cold_batch_ns),
             or_dash(self.compile_us),
-            or_dash(self.instructions),
-            self.ns_per_instruction
-                .map_or("-".to_owned(), |n| format!("{n:.2}")),
-            self.about
         )
     }
-}
-
-/// What a row is measured on.
-enum Runner {
-    Ours {
-        once: Instance,
-        many: Option<Instance>,
-    },
-    Kernel {
-        once: KernelProgram,
-        many: Option<KernelProgram>,
-    },
-}
-
-/// An engine's best times so far, in nanoseconds.
-struct Lane {
-    engine: &'static str,
-    runner: Runner,
-    /// What a call costs by itself, where the case has no program of many turns.
-    nothing: Option<Box<Lane>>,
-    many: f64,
-    single: f64,
-    batch: f64,
 }
 
 /// Runs the bench and prints the report.
 pub fn run(args: &Args) -> Result<(), BenchError> {
     let engines = engines(&args.engines)?;
     let chosen = cases::chosen(&args.cases)?;
-    if !args.engines.is_empty() {
-        run_something(&engines, &chosen)?;
-    }
+    let mut ready = match args.engines.is_empty() {
+        true => Vec::new(),
+        false => one_of_each(&engines, &chosen)?,
+    };
     let machine = report::machine();
     clock::stay_on_this_cpu();
     let mut notes = vec![
-        "CPU time, the best of many short rounds, engine after engine; one frame over and over, but for the cold columns"
+        "CPU time; one frame over and over, but for the cold columns. Times are the best of all rounds".to_owned(),
+        "vs kernel, vs rbpf-i: a round times every engine in turn and has its own ratio of `ns`; this is the median of all \
+         rounds', the middle 80 % of which lie within +-%"
             .to_owned(),
         format!(
             "ns: a hundred turns in one call, divided by 100; tunnel, lb_*: a call less one of drop; drop: a call. single: a \
@@ -163,7 +138,25 @@ pub fn run(args: &Args) -> Result<(), BenchError> {
     }
     let mut rows = Vec::new();
     for case in chosen {
-        case_rows(args, case, &engines, &mut rows, &mut notes)?;
+        let mut lanes = Vec::new();
+        for engine in &engines {
+            let made = ready
+                .iter()
+                .position(|lane| (lane.case, lane.engine) == (case.name, *engine));
+            match made.map_or_else(|| Lane::new(case, engine), |at| Ok(ready.swap_remove(at))) {
+                Ok(lane) => lanes.push(lane),
+                Err(why) if why.is_skip() => {
+                    let note = format!("{engine} left out of {}: {why}", case.name);
+                    if !notes.contains(&note) {
+                        notes.push(note);
+                    }
+                }
+                Err(why) => return Err(why),
+            }
+        }
+        time_rounds(args, case, &mut lanes)?;
+        case_rows(args, case, lanes, &mut rows);
+        notes.push(about(case, &rows));
     }
     Report {
         bench: "ebpf",
@@ -191,296 +184,117 @@ fn engines(names: &[String]) -> Result<Vec<&'static str>, BenchError> {
     names.iter().map(find).collect()
 }
 
-/// An engine that somebody asked for and that runs none of the cases is an error; one that runs some of them is not.
-fn run_something(engines: &[&'static str], cases: &[&Case]) -> Result<(), BenchError> {
-    for engine in engines {
+/// An engine that somebody asked for and that runs none of the cases is an error; one that runs some of them is not. Gives
+/// a lane for each, which need not be made again.
+fn one_of_each(engines: &[&'static str], cases: &[&Case]) -> Result<Vec<Lane>, BenchError> {
+    let one = |engine: &&'static str| {
         let mut refusal = None;
-        let runs = |case: &&Case| {
-            lane(case, engine)
-                .map_err(|why| refusal.get_or_insert(why))
-                .is_ok()
-        };
-        if !cases.iter().any(runs)
-            && let Some(why) = refusal
-        {
-            return Err(why);
+        for case in cases {
+            match Lane::new(case, engine) {
+                Ok(lane) => return Ok(Some(lane)),
+                Err(why) => refusal = refusal.or(Some(why)),
+            }
         }
-    }
+        refusal.map_or(Ok(None), Err)
+    };
+    let made: Result<Vec<Option<Lane>>, BenchError> = engines.iter().map(one).collect();
+    Ok(made?.into_iter().flatten().collect())
+}
+
+/// Rounds until each lane has had its share of the time.
+fn time_rounds(args: &Args, case: &Case, lanes: &mut [Lane]) -> Result<(), BenchError> {
+    let frame = cases::frame();
+    let budget = args.millis * 1_000_000 * lanes.len() as u64;
+    let bar = report::progress(case.name.to_owned(), budget);
+    let begun = clock::cpu_nanos();
+    Frames::new(BATCH, &frame).bufs(|bufs| {
+        for round in 0.. {
+            let spent = clock::cpu_nanos() - begun;
+            bar.set_position(spent.min(budget));
+            if round >= LEAST_ROUNDS && spent >= budget {
+                break;
+            }
+            for lane in lanes.iter_mut() {
+                lane.round(bufs, &frame)?;
+            }
+        }
+        Ok::<_, BenchError>(())
+    })?;
+    bar.finish_and_clear();
     Ok(())
 }
 
-fn case_rows(
-    args: &Args,
-    case: &Case,
-    engines: &[&'static str],
-    rows: &mut Vec<Row>,
-    notes: &mut Vec<String>,
-) -> Result<(), BenchError> {
-    let mut lanes = Vec::new();
-    for engine in engines {
-        match lane(case, engine) {
-            Ok(lane) => lanes.push(lane),
-            Err(why) if why.is_skip() => {
-                let note = format!("{engine} left out of {}: {why}", case.name);
-                if !notes.contains(&note) {
-                    notes.push(note);
-                }
-            }
-            Err(why) => return Err(why),
-        }
-    }
-    let frame = cases::frame();
-    let mut arena = Frames::new(BATCH, &frame);
-    let bar = report::progress(case.name.to_owned(), ROUNDS);
-    let slice = args.millis * 1_000_000 / ROUNDS;
-    for round in 0..ROUNDS {
-        for lane in &mut lanes {
-            lane.round(&mut arena, &frame, slice)?;
-        }
-        bar.set_position(round);
-    }
-    bar.finish_and_clear();
-    let own_of = |engine: &str| lanes.iter().find(|l| l.engine == engine).map(Lane::own);
-    let (kernel, rbpf_interp) = (own_of("kernel"), own_of("rbpf-interp"));
+fn case_rows(args: &Args, case: &Case, lanes: Vec<Lane>, rows: &mut Vec<Row>) {
+    let rounds_of = |engine: &str| {
+        lanes
+            .iter()
+            .find(|l| l.engine == engine)
+            .map(|l| l.rounds.clone())
+    };
+    let (kernel, rbpf_interp) = (rounds_of("kernel"), rounds_of("rbpf-interp"));
     let mut cold = (case.cold && args.cold_mib != 0)
-        .then(|| Frames::new((args.cold_mib << 20) as usize / BUFFER, &frame));
+        .then(|| Frames::new((args.cold_mib << 20) as usize / BUFFER, &cases::frame()));
     for mut lane in lanes {
-        let own = lane.own();
-        let (single, batch) = (lane.single, lane.batch);
+        let best = lane.best();
+        let against = |others: &Option<Vec<Round>>| Some(ratio(&lane.rounds, others.as_ref()?));
+        let (vs_kernel, vs_rbpf_interp) = (against(&kernel), against(&rbpf_interp));
+        let instructions = lane.instructions();
         let mut row = Row {
             case: case.name,
             about: case.about,
             engine: lane.engine,
-            ns: hundredth(own),
-            vs_kernel: kernel.map(|k| hundredth(own / k)),
-            vs_rbpf_interp: rbpf_interp.map(|r| hundredth(own / r)),
-            single_ns: report::round(single),
-            batch_ns: batch.is_finite().then(|| report::round(batch)),
+            ns: hundredth(best.own),
+            vs_kernel: vs_kernel.map(|r| hundredth(r.median)),
+            vs_kernel_spread_percent: vs_kernel.map(|r| r.spread_percent),
+            vs_rbpf_interp: vs_rbpf_interp.map(|r| hundredth(r.median)),
+            vs_rbpf_interp_spread_percent: vs_rbpf_interp.map(|r| r.spread_percent),
+            rounds: lane.rounds.len(),
+            single_ns: report::round(best.single),
+            batch_ns: best.batch.is_finite().then(|| report::round(best.batch)),
             cold_single_ns: None,
             cold_batch_ns: None,
             compile_us: None,
-            instructions: None,
-            ns_per_instruction: None,
+            instructions: instructions.map(report::round),
+            // Of a program without a body this would be what entering costs.
+            ns_per_instruction: instructions
+                .filter(|each| *each > 2.0)
+                .map(|each| hundredth(best.own / each)),
         };
-        if let Runner::Ours { once, many } = &mut lane.runner {
-            row.compile_us = once
-                .program()
-                .compiled()
-                .map(|c| report::round(c.time.as_nanos() as f64 / 1000.0));
-            let (counted, turns) = match many {
-                Some(many) => (many.stats(), TURNS),
-                None => (once.stats(), 1.0),
-            };
-            if counted.instructions != 0 {
-                let each = counted.instructions as f64 / counted.runs.max(1) as f64 / turns;
-                row.instructions = Some(report::round(each));
-                // Of a program without a body this would be what entering costs.
-                row.ns_per_instruction = (each > 2.0).then(|| hundredth(own / each));
-            }
+        if let Some(instance) = lane.instance() {
+            let compiled = instance.program().compiled();
+            row.compile_us = compiled.map(|c| report::round(c.time.as_nanos() as f64 / 1000.0));
             if let Some(cold) = &mut cold {
-                row.cold_single_ns = Some(report::round(cold.pass(once, false)));
-                row.cold_batch_ns = Some(report::round(cold.pass(once, true)));
+                row.cold_single_ns = Some(report::round(cold.pass(instance, false)));
+                row.cold_batch_ns = Some(report::round(cold.pass(instance, true)));
             }
         }
         rows.push(row);
     }
-    Ok(())
+}
+
+/// The rounds' ratios of a program's own work.
+fn ratio(ours: &[Round], theirs: &[Round]) -> Summary {
+    let ratios: Vec<f64> = ours.iter().zip(theirs).map(|(a, b)| a.own / b.own).collect();
+    Summary::of(&ratios)
+}
+
+/// What a case does, and what it takes to interpret.
+fn about(case: &Case, rows: &[Row]) -> String {
+    let row = rows
+        .iter()
+        .find(|row| row.case == case.name && row.instructions.is_some());
+    let counted = row.and_then(|row| {
+        let (count, each) = (row.instructions?, row.ns_per_instruction?);
+        Some(format!(
+            "; {count} instructions, {each:.2} ns each on the interpreter"
+        ))
+    });
+    format!("{}: {}{}", case.name, case.about, counted.unwrap_or_default())
 }
 
 /// To two decimals.
 fn hundredth(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
-}
-
-fn lane(case: &Case, engine: &'static str) -> Result<Lane, BenchError> {
-    let subject = Subject::load(case)?;
-    let runner = if engine == "kernel" {
-        let maps = subject.in_kernel()?;
-        let load = |program: &Arc<Program>| KernelProgram::load(program, &maps).map_err(BenchError::Kernel);
-        Runner::Kernel {
-            once: load(&subject.once)?,
-            many: subject.many.as_ref().map(load).transpose()?,
-        }
-    } else {
-        let kind: EngineKind = engine.parse()?;
-        let instance = |program: &Arc<Program>| {
-            let mut instance = program.instance(kind, 0)?;
-            instance.set_hints(&cases::layout());
-            Ok::<_, LoadError>(instance)
-        };
-        Runner::Ours {
-            once: instance(&subject.once)?,
-            many: subject.many.as_ref().map(instance).transpose()?,
-        }
-    };
-    let nothing = match case.name == cases::drop().name || subject.many.is_some() {
-        true => None,
-        false => Some(Box::new(self::lane(cases::drop(), engine)?)),
-    };
-    let mut lane = Lane {
-        engine,
-        runner,
-        nothing,
-        many: f64::INFINITY,
-        single: f64::INFINITY,
-        batch: f64::INFINITY,
-    };
-    lane.check(case)?;
-    Ok(lane)
-}
-
-impl Lane {
-    /// The case's own work.
-    fn own(&self) -> f64 {
-        match &self.nothing {
-            _ if self.many.is_finite() => self.many / TURNS,
-            Some(nothing) => self.single - nothing.single,
-            None => self.single,
-        }
-    }
-
-    /// A number about a program that did something else would mean nothing.
-    fn check(&mut self, case: &Case) -> Result<(), BenchError> {
-        let frame = cases::frame();
-        let mut seen = Vec::new();
-        match &mut self.runner {
-            Runner::Ours { once, many } => {
-                for instance in [Some(once), many.as_mut()].into_iter().flatten() {
-                    let mut arena = Frames::new(1, &frame);
-                    for _ in 0..3 {
-                        arena.bufs(|bufs| seen.push(instance.run_one(&mut bufs[0]).raw));
-                    }
-                }
-            }
-            Runner::Kernel { once, many } => {
-                for program in [Some(once), many.as_mut()].into_iter().flatten() {
-                    seen.push(program.run(&frame, 3).map_err(BenchError::Kernel)?);
-                }
-            }
-        }
-        if seen.iter().all(|v| *v == case.verdict) {
-            return Ok(());
-        }
-        Err(BenchError::WrongOutcome {
-            case: case.name,
-            outcome: format!("{} gives {seen:?}, not {}", self.engine, case.verdict),
-        })
-    }
-
-    /// A round of about `nanos`.
-    fn round(&mut self, arena: &mut Frames, frame: &[u8], nanos: u64) -> Result<(), BenchError> {
-        if let Some(nothing) = &mut self.nothing {
-            nothing.round(arena, frame, nanos / 4)?;
-        }
-        match &mut self.runner {
-            Runner::Kernel { once, many } => {
-                let time = |program: &KernelProgram, best: &mut f64, part: u64| {
-                    // As often as the part of the round allows, by what it took last.
-                    let each = if best.is_finite() { *best } else { 10_000.0 };
-                    let repeat = (part as f64 / each).clamp(100.0, 1e6) as u32;
-                    let begun = clock::cpu_nanos();
-                    program.run(frame, repeat).map_err(BenchError::Kernel)?;
-                    *best = best.min((clock::cpu_nanos() - begun) as f64 / f64::from(repeat));
-                    Ok::<_, BenchError>(())
-                };
-                time(once, &mut self.single, nanos / 2)?;
-                if let Some(many) = many {
-                    time(many, &mut self.many, nanos / 2)?;
-                }
-            }
-            Runner::Ours { once, many } => {
-                arena.bufs(|bufs| {
-                    let mut verdicts = [Verdict::default(); BATCH];
-                    let part = nanos / 3;
-                    self.batch = self.batch.min(timed(part, BATCH as f64, || {
-                        once.run_batch(bufs, &mut verdicts);
-                    }));
-                    self.single = self.single.min(timed(part, BATCH as f64, || {
-                        for _ in 0..BATCH {
-                            verdicts[0] = once.run_one(&mut bufs[0]);
-                        }
-                    }));
-                    if let Some(many) = many {
-                        self.many = self.many.min(timed(part, 1.0, || {
-                            verdicts[0] = many.run_one(&mut bufs[0]);
-                        }));
-                    }
-                    std::hint::black_box(&verdicts);
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Repeats `section` for about `nanos` and gives the nanoseconds of one of its `units`.
-fn timed(nanos: u64, units: f64, mut section: impl FnMut()) -> f64 {
-    let mut turns = 1u64;
-    loop {
-        let begun = clock::cpu_nanos();
-        for _ in 0..turns {
-            section();
-        }
-        let took = clock::cpu_nanos() - begun;
-        // Reading the clock costs hundreds of nanoseconds.
-        if took > nanos.min(300_000) / 2 {
-            return took as f64 / turns as f64 / units;
-        }
-        turns *= 2;
-    }
-}
-
-/// Buffers with a frame in each.
-struct Frames {
-    memory: Vec<u8>,
-    len: usize,
-}
-
-impl Frames {
-    fn new(count: usize, frame: &[u8]) -> Frames {
-        let mut memory = vec![0; count.max(1) * BUFFER];
-        for buffer in memory.chunks_exact_mut(BUFFER) {
-            buffer[HEADROOM..HEADROOM + frame.len()].copy_from_slice(frame);
-        }
-        Frames {
-            memory,
-            len: frame.len(),
-        }
-    }
-
-    /// All of them, as programs see them.
-    fn bufs(&mut self, f: impl FnOnce(&mut [XdpBuff<'_>])) {
-        let len = self.len;
-        let mut bufs: Vec<_> = self
-            .memory
-            .chunks_exact_mut(BUFFER)
-            .map(|buffer| XdpBuff::new(buffer, HEADROOM, len, 0, &cases::WRITE_BACK))
-            .collect();
-        f(&mut bufs);
-    }
-
-    /// Goes through all frames twice; gives the nanoseconds a frame of the faster pass.
-    fn pass(&mut self, instance: &mut Instance, batch: bool) -> f64 {
-        let mut best = f64::INFINITY;
-        self.bufs(|bufs| {
-            let mut verdicts = [Verdict::default(); BATCH];
-            for _ in 0..2 {
-                let begun = clock::cpu_nanos();
-                for some in bufs.chunks_mut(BATCH) {
-                    if batch {
-                        instance.run_batch(some, &mut verdicts);
-                    } else {
-                        for (buf, verdict) in some.iter_mut().zip(&mut verdicts) {
-                            *verdict = instance.run_one(buf);
-                        }
-                    }
-                }
-                best = best.min((clock::cpu_nanos() - begun) as f64 / bufs.len() as f64);
-            }
-            std::hint::black_box(&verdicts);
-        });
-        best
-    }
 }
 
 impl BenchError {

@@ -21,8 +21,10 @@ pub const TX_QUEUES: u16 = 2;
 /// Everything between a poll and the doorbells.
 pub struct Chain {
     program: Instance,
+    /// Whether it may move the frames' edges.
+    moves: bool,
     verdicts: [Verdict; BATCH],
-    /// Where the program has left each frame: offset and length.
+    /// Where the program has left each frame, if it may move them: offset and length.
     extents: [(usize, usize); BATCH],
     steering: TxSteering,
     /// Frames for each queue, by number.
@@ -39,15 +41,16 @@ impl Chain {
     /// With a second queue pair of the same port.
     pub fn new((nic, rx, tx): (Harness, RxQueue, TxQueue)) -> Result<Chain, BenchError> {
         let loaded = Loader::new().cpus(1).load(&Object::parse(OBJECT)?)?;
-        let program = loaded
-            .program(Some(PROGRAM))?
-            .instance(EngineKind::default(), 0)?;
+        let program = loaded.program(Some(PROGRAM))?;
+        let moves = program.moves_edges();
+        let program = program.instance(EngineKind::default(), 0)?;
         let mut steering = TxSteering::new(TX_QUEUES).map_err(BenchError::balancer)?;
         // As XPS would be set up for a worker that may use both queues: flows are spread by the hash that the NIC gave.
         let queues: Vec<u16> = (0..TX_QUEUES).collect();
         steering.set_rxq(0, &queues).map_err(BenchError::balancer)?;
         Ok(Chain {
             program,
+            moves,
             verdicts: [Verdict::default(); BATCH],
             extents: [(0, 0); BATCH],
             steering,
@@ -97,13 +100,17 @@ impl Chain {
     /// The program over the batch.
     #[inline(always)]
     fn run(&mut self, batch: &mut RxBatch) {
-        let mut buffs = ArrayVec::<XdpBuff<'_>, BATCH>::new();
-        for view in batch.split_frames_mut().take(BATCH) {
-            buffs.push(XdpBuff::new(view.buffer, view.off, view.len, 0, view.raw));
-        }
+        // Collected, each is written where it stays; pushed one by one, each would be copied there.
+        let mut buffs: ArrayVec<XdpBuff<'_>, BATCH> = batch
+            .split_frames_mut()
+            .take(BATCH)
+            .map(|view| XdpBuff::new(view.buffer, view.off, view.len, 0, view.raw))
+            .collect();
         self.program.run_batch(&mut buffs, &mut self.verdicts);
-        for (extent, buff) in self.extents.iter_mut().zip(&buffs) {
-            *extent = (buff.data_offset(), buff.len());
+        if self.moves {
+            for (extent, buff) in self.extents.iter_mut().zip(&buffs) {
+                *extent = (buff.data_offset(), buff.len());
+            }
         }
     }
 
@@ -112,7 +119,9 @@ impl Chain {
     fn sort(&mut self, batch: &mut RxBatch, n: usize) {
         let out = &mut self.out;
         out.iter_mut().for_each(ArrayVec::clear);
-        batch.set_all_data(self.extents[..n].iter().copied());
+        if self.moves {
+            batch.set_all_data(self.extents[..n].iter().copied());
+        }
         let mut going = 0;
         let frames = self.verdicts[..n].iter().zip(batch.raws16()).zip(0..);
         let to_send = frames
