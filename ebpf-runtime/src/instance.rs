@@ -28,8 +28,6 @@ pub struct InstanceStats {
 pub struct Instance {
     // Dropped before the program, whose code it runs.
     engine: Engine,
-    /// Runs on frames of several buffers where the engine is compiled code, which keeps to the first buffer.
-    several: Option<Box<Interp>>,
     kind: EngineKind,
     program: Arc<Program>,
     /// Puts the struct of metadata in front of frames, if the program reads it.
@@ -55,13 +53,8 @@ impl Instance {
                 Engine::Foreign(Box::new(Foreign::new(program, worker, kind)?))
             }
         };
-        let several = match engine {
-            Engine::Interp(_) => None,
-            _ => program.frags().then(|| Box::new(Interp::new(program, worker))),
-        };
         Ok(Instance {
             engine,
-            several,
             kind,
             program: program.clone(),
             front: None,
@@ -93,9 +86,6 @@ impl Instance {
             Engine::Jit(jit) => jit.set_hints(layout),
             _ => self.core().hints = layout.clone(),
         }
-        if let Some(several) = &mut self.several {
-            several.core.hints = layout.clone();
-        }
         let meta = self.program.rx_meta();
         self.front = meta.and_then(|meta| Front::new(meta, layout));
     }
@@ -104,9 +94,6 @@ impl Instance {
     /// (`-ENODEV`).
     pub fn set_routes(&mut self, feed: &RouteFeed) {
         self.core().routes = feed.reader();
-        if let Some(several) = &mut self.several {
-            several.core.routes = feed.reader();
-        }
     }
 
     /// How many instructions one run may execute before it is ended with [`crate::Fault::Budget`]. The JIT counts where
@@ -117,9 +104,6 @@ impl Instance {
             Engine::Jit(jit) => jit.set_budget(instructions),
             _ => self.core().budget = instructions,
         }
-        if let Some(several) = &mut self.several {
-            several.core.budget = instructions;
-        }
     }
 
     /// Fixes what clocks return (nanoseconds) and restarts the random numbers from `seed`, so that runs can be
@@ -128,10 +112,6 @@ impl Instance {
         let core = self.core();
         core.fixed_clock = Some(clock);
         core.random = seed | 1;
-        if let Some(several) = &mut self.several {
-            several.core.fixed_clock = Some(clock);
-            several.core.random = seed | 1;
-        }
     }
 
     /// Runs the program on each frame; `verdicts[i]` is about `bufs[i]`. Extra entries of the longer slice are left
@@ -179,22 +159,20 @@ impl Instance {
         }
     }
 
-    /// Runs the program on one frame of several buffers; `frags` are those behind the first. Only programs marked `xdp.frags`
-    /// are given such frames: others see the first buffer, and nothing of the rest. On every engine this is the interpreter's
-    /// work.
+    /// Runs the program on one frame of several buffers; `frags` are those behind the first, which the program reaches through
+    /// helpers. Only programs marked `xdp.frags` ([`Program::frags`]) expect such frames.
     pub fn run_frags(&mut self, buf: &mut XdpBuff<'_>, frags: &mut Frags) -> Verdict {
-        let interp = match (&mut self.engine, &mut self.several) {
-            (Engine::Interp(interp), _) | (_, Some(interp)) => interp,
-            _ => return self.run_one(buf),
-        };
-        let put = self.front.as_mut().and_then(|front| front.put(buf));
-        std::mem::swap(&mut interp.core.frags, frags);
-        let verdict = interp.run(buf);
-        std::mem::swap(&mut interp.core.frags, frags);
-        if let Some(front) = &self.front {
-            front.take(buf, put);
-        }
+        self.swap_frags(frags);
+        let verdict = self.run_one(buf);
+        self.swap_frags(frags);
         verdict
+    }
+
+    fn swap_frags(&mut self, frags: &mut Frags) {
+        std::mem::swap(&mut self.core().frags, frags);
+        if let Engine::Jit(jit) = &mut self.engine {
+            jit.note_frags();
+        }
     }
 
     /// Runs a steering program on one frame: its int, or `None` when the run was ended by a fault. On a program for another
@@ -229,11 +207,6 @@ impl Instance {
             Engine::Jit(jit) => jit.stats(),
             Engine::Foreign(foreign) => foreign.stats(),
         };
-        if let Some(several) = &self.several {
-            stats.runs += several.stats.runs;
-            stats.instructions += several.stats.instructions;
-            stats.faults += several.stats.faults;
-        }
         stats.no_meta_room = self.front.as_ref().map_or(0, |front| front.no_room);
         stats
     }

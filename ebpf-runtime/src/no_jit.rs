@@ -67,6 +67,10 @@ impl Jit {
         match *self {}
     }
 
+    pub fn note_frags(&mut self) {
+        match *self {}
+    }
+
     pub fn stats(&self) -> InstanceStats {
         match *self {}
     }

@@ -9,7 +9,9 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use millrace_ebpf::{EngineKind, Instance, LoadError, Map, MapDef, MapFlags, MapType, Program, XdpBuff};
+use millrace_ebpf::{
+    EngineKind, Frags, Instance, LoadError, Map, MapDef, MapFlags, MapType, Program, XdpBuff,
+};
 
 /// xorshift64*.
 struct Dice(u64);
@@ -385,6 +387,20 @@ impl Writer {
         self.push(op(0x95, 0, 0, 0, 0));
     }
 
+    /// Copies bytes between the frame, wherever they lie in it, and the stack.
+    fn copy(&mut self) {
+        let offset = self.dice.below(200) as i32;
+        let len = self.dice.below(STACK as u64 + 1) as i32;
+        self.push(op(0x79, 1, 10, -STACK - 8, 0));
+        self.push(op(0xb7, 2, 0, 0, offset));
+        self.push(op(0xbf, 3, 10, 0, 0));
+        self.push(op(0x07, 3, 0, 0, -(STACK as i32)));
+        self.push(op(0xb7, 4, 0, 0, len.max(1)));
+        let helper = self.dice.of(&[189, 190]);
+        self.push(op(0x85, 0, 0, 0, helper));
+        self.numbers(&[1, 2, 3, 4, 5]);
+    }
+
     fn helper(&mut self) {
         let id = self.dice.of(&[5, 7, 8, 125, 188]);
         if id == 188 {
@@ -399,7 +415,7 @@ impl Writer {
 
     fn some(&mut self, depth: u32) {
         for _ in 0..1 + self.dice.below(6) {
-            match self.dice.below(27) {
+            match self.dice.below(28) {
                 0..=10 => self.alu(),
                 11..=15 => self.memory(),
                 16 | 17 => self.atomic(),
@@ -408,6 +424,7 @@ impl Writer {
                 20 if depth < 2 => self.map(),
                 21 if self.frame && depth == 0 => self.adjust(),
                 22 => self.helper(),
+                26 if self.frame => self.copy(),
                 24 | 25 if self.frame => self.bytes(),
                 23 if self.frame && depth < 2 => {
                     self.calls.push(self.code.len());
@@ -495,15 +512,30 @@ struct Side {
     maps: Vec<Arc<Map>>,
 }
 
-fn run(instance: &mut Instance, frame: &[u8]) -> (u32, millrace_ebpf::Fault, Vec<u8>, usize) {
+/// What a run left behind: verdict, the first buffer, where the frame lies in it, and the later buffers with their lengths.
+type Left = (u32, millrace_ebpf::Fault, Vec<u8>, usize, Vec<Vec<u8>>);
+
+/// Runs a program on a frame; what lies behind the first `head` bytes is in two further buffers.
+fn run(instance: &mut Instance, frame: &[u8], head: usize) -> Left {
+    let (first, later) = frame.split_at(head.min(frame.len()));
     let mut buffer = vec![0u8; 512];
-    buffer[128..128 + frame.len()].copy_from_slice(frame);
+    buffer[128..128 + first.len()].copy_from_slice(first);
+    let mut frags = Frags::default();
+    let (second, third) = later.split_at(later.len() / 2);
+    if !later.is_empty() {
+        frags.push(second, 0);
+        frags.push(third, 9);
+    }
     let (verdict, at, len) = {
-        let mut buf = XdpBuff::new(&mut buffer, 128, frame.len(), 0, &[]);
-        let verdict = instance.run_one(&mut buf);
+        let mut buf = XdpBuff::new(&mut buffer, 128, first.len(), 0, &[]);
+        let verdict = match later.is_empty() {
+            true => instance.run_one(&mut buf),
+            false => instance.run_frags(&mut buf, &mut frags),
+        };
         (verdict, buf.data_offset(), buf.len())
     };
-    (verdict.raw, verdict.fault, buffer, at * 1000 + len)
+    let rest = (0..frags.count()).map(|k| frags.part(k).to_vec()).collect();
+    (verdict.raw, verdict.fault, buffer, at * 1000 + len, rest)
 }
 
 /// Engines that refuse what they do not do right.
@@ -525,7 +557,7 @@ fn generated_programs_do_the_same_on_every_engine() {
     let programs = number("MILLRACE_FUZZ_PROGRAMS", 300);
     let first = number("MILLRACE_FUZZ_SEED", 1);
     let frames_each = number("MILLRACE_FUZZ_FRAMES", 20);
-    let (mut runs, mut long, mut verified, mut foreign) = (0u64, 0u64, 0u64, 0u64);
+    let (mut runs, mut long, mut verified, mut foreign, mut several) = (0u64, 0u64, 0u64, 0u64, 0u64);
     let mut refused: BTreeMap<String, u64> = BTreeMap::new();
     for seed in first..first + programs {
         let code = generate(seed);
@@ -561,13 +593,19 @@ fn generated_programs_do_the_same_on_every_engine() {
                 64 + dice.below(100)
             };
             let frame: Vec<u8> = (0..len).map(|_| dice.next() as u8).collect();
+            let head = if n % 4 == 3 {
+                64 + dice.below(30) as usize
+            } else {
+                frame.len()
+            };
+            several += u64::from(head < frame.len());
             let (one, others) = sides.split_first_mut().unwrap();
-            let want = run(&mut one.instance, &frame);
+            let want = run(&mut one.instance, &frame, head);
             for other in others {
-                let got = run(&mut other.instance, &frame);
+                let got = run(&mut other.instance, &frame, head);
                 assert!(
                     got == want,
-                    "seed {seed}, frame {n}: {} gives {} {:?}, {} gives {} {:?}\n{:02x?}\n{:02x?}",
+                    "seed {seed}, frame {n}: {} gives {} {:?}, {} gives {} {:?}\n{:02x?} {:02x?}\n{:02x?} {:02x?}",
                     one.engine.name(),
                     want.0,
                     want.1,
@@ -575,7 +613,9 @@ fn generated_programs_do_the_same_on_every_engine() {
                     got.0,
                     got.1,
                     want.2,
-                    got.2
+                    want.4,
+                    got.2,
+                    got.4
                 );
                 let theirs = FOREIGN.contains(&other.engine);
                 runs += u64::from(!theirs);
@@ -598,10 +638,14 @@ fn generated_programs_do_the_same_on_every_engine() {
             );
         }
     }
-    println!("{programs} programs, {verified} verified, {runs} comparisons, {long} past the length check");
+    println!(
+        "{programs} programs, {verified} verified, {runs} comparisons, {long} past the length check, {several} frames of several \
+         buffers"
+    );
     println!("rbpf: {foreign} comparisons; programs that it refuses:");
     for (reason, n) in &refused {
         println!("  {n}: {reason}");
     }
+    assert!(several > 0, "some frames must take several buffers");
     assert!(long * 3 > runs, "most programs must do something");
 }

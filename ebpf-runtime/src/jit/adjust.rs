@@ -39,6 +39,7 @@ impl Translator<'_, '_> {
         let slow = self.cold();
         match id {
             ADJUST_TAIL => {
+                self.unless_several(slow);
                 let least = self.b.ins().iadd_imm_s(data, packet::ETH_HLEN as i64);
                 self.only_up_to(least, new, slow);
                 self.only_up_to(new, end, slow);

@@ -1,7 +1,7 @@
 //! Calls of helpers: small ones inline, others direct calls. Map lookups are in [`super::lookup`].
 
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{BlockArg, InstBuilder, Value, types};
+use cranelift_codegen::ir::{Block, BlockArg, InstBuilder, Value, types};
 
 use super::adjust::{ADJUST_HEAD, ADJUST_META, ADJUST_TAIL};
 use super::function::Translator;
@@ -42,12 +42,7 @@ impl Translator<'_, '_> {
                 self.load_vm(types::I64, state, offset::WORKER)
             }
             RANDOM => self.random(),
-            BUFF_LEN => {
-                let buf = self.buf();
-                let start = self.load_vm(types::I64, buf, offset::DATA);
-                let end = self.load_vm(types::I64, buf, offset::DATA_END);
-                self.b.ins().isub(end, start)
-            }
+            BUFF_LEN => self.buff_len(at),
             ADJUST_HEAD | ADJUST_META | ADJUST_TAIL => self.adjust(insn.imm, at),
             TAIL_CALL => return self.tail_call(at),
             LOOP | FOR_EACH => self.callbacks(insn.imm, at),
@@ -74,6 +69,30 @@ impl Translator<'_, '_> {
         let [value, status] = self.call_rt(f, &args, 2);
         self.checked(status, at);
         value
+    }
+
+    /// `bpf_xdp_get_buff_len`: the first buffer's length, unless there are others.
+    fn buff_len(&mut self, at: usize) -> Value {
+        let (slow, done) = (self.cold(), self.b.create_block());
+        let result = self.b.append_block_param(done, types::I64);
+        self.unless_several(slow);
+        let buf = self.buf();
+        let start = self.load_vm(types::I64, buf, offset::DATA);
+        let end = self.load_vm(types::I64, buf, offset::DATA_END);
+        let len = self.b.ins().isub(end, start);
+        self.b.ins().jump(done, &[BlockArg::Value(len)]);
+        self.begin(slow);
+        let len = self.helper(BUFF_LEN, at);
+        self.b.ins().jump(done, &[BlockArg::Value(len)]);
+        self.begin(done);
+        result
+    }
+
+    /// Goes on where the frame is in one buffer.
+    pub fn unless_several(&mut self, otherwise: Block) {
+        let state = self.state;
+        let several = self.load_vm(types::I64, state, offset::SEVERAL);
+        self.unless(several, otherwise);
     }
 
     /// `bpf_get_prandom_u32`, as `helpers::clock::random` has it.

@@ -61,14 +61,31 @@ fn outs(kfunc: Kfunc) -> Option<Vec<Out>> {
     })
 }
 
-/// A field that is read inline, and the bytes of the write-back that it takes.
-fn plain(field: &HintField) -> Option<(Loc, usize)> {
-    let loc = field.loc?;
-    let loads = |width: u8| matches!(width, 1 | 2 | 4 | 8);
-    let test = field.valid.map_or((0, 1), |test| (test.offset, test.width));
-    let ends = [(loc.offset, loc.width), test].map(|(at, width)| usize::from(at) + usize::from(width));
-    let fits = loads(loc.width) && loads(test.1) && loc.shift < 64;
-    fits.then_some((loc, ends[0].max(ends[1])))
+/// A field that is read inline.
+#[derive(Clone, Copy)]
+struct Plain {
+    loc: Loc,
+    valid: Option<Test>,
+    table: Option<&'static [u32]>,
+    /// Bytes of the write-back that it takes.
+    needs: usize,
+}
+
+impl Plain {
+    /// `None` where its bytes are not ones that a single load takes.
+    fn of(field: &HintField) -> Option<Plain> {
+        let loc = field.loc?;
+        let loads = |width: u8| matches!(width, 1 | 2 | 4 | 8);
+        let test = field.valid.map_or((0, 1), |test| (test.offset, test.width));
+        let ends = [(loc.offset, loc.width), test].map(|(at, width)| usize::from(at) + usize::from(width));
+        let fits = loads(loc.width) && loads(test.1) && loc.shift < 64;
+        fits.then_some(Plain {
+            loc,
+            valid: field.valid,
+            table: field.table,
+            needs: ends[0].max(ends[1]),
+        })
+    }
 }
 
 impl Translator<'_, '_> {
@@ -105,12 +122,20 @@ impl Translator<'_, '_> {
         let Some(main) = layout.field(outs.first()?.kind) else {
             return Some(self.c(errno(Errno::OPNOTSUPP) as i64));
         };
-        let mut needs = plain(main)?.1;
-        for out in &outs[1..] {
-            if let Some(field) = layout.field(out.kind) {
-                needs = needs.max(plain(field)?.1);
-            }
-        }
+        let valid = main.valid;
+        // Nothing is emitted before it is certain that all of them are read here. The inner `None`: the layout has no such field.
+        let field = |out: &Out| {
+            layout
+                .field(out.kind)
+                .map_or(Some(None), |field| Plain::of(field).map(Some))
+        };
+        let fields: Vec<Option<Plain>> = outs.iter().map(field).collect::<Option<_>>()?;
+        let needs = fields
+            .iter()
+            .flatten()
+            .map(|field| field.needs)
+            .max()
+            .unwrap_or(0);
 
         let (slow, done) = (self.cold(), self.b.create_block());
         let result = self.b.append_block_param(done, types::I64);
@@ -122,7 +147,7 @@ impl Translator<'_, '_> {
             .ins()
             .icmp_imm_u(IntCC::UnsignedLessThan, len, needs as i64);
         self.unless(short, slow);
-        let absent = main.valid.map(|test| {
+        let absent = valid.map(|test| {
             let absent = self.b.create_block();
             let invalid = self.fails(raw, &test);
             self.unless(invalid, absent);
@@ -130,20 +155,21 @@ impl Translator<'_, '_> {
         });
         // All are read before the first is written.
         let mut values = Vec::new();
-        for out in &outs {
-            let value = match (layout.field(out.kind), out.missing) {
-                (Some(field), missing) => {
-                    let value = self.hint(raw, field)?;
-                    match (missing, field.valid) {
-                        (Some(missing), Some(test)) => {
+        for (out, field) in outs.iter().zip(fields) {
+            let missing = out.missing.unwrap_or(0).into();
+            let value = match field {
+                Some(field) => {
+                    let value = self.hint(raw, &field);
+                    match field.valid.filter(|_| out.missing.is_some()) {
+                        Some(test) => {
                             let invalid = self.fails(raw, &test);
-                            let missing = self.c(missing.into());
+                            let missing = self.c(missing);
                             self.b.ins().select(invalid, missing, value)
                         }
-                        _ => value,
+                        None => value,
                     }
                 }
-                (None, missing) => self.c(missing.unwrap_or(0).into()),
+                None => self.c(missing),
             };
             values.push(value);
         }
@@ -200,8 +226,8 @@ impl Translator<'_, '_> {
     }
 
     /// A field's value.
-    fn hint(&mut self, raw: Value, field: &HintField) -> Option<Value> {
-        let (loc, _) = plain(field)?;
+    fn hint(&mut self, raw: Value, field: &Plain) -> Value {
+        let loc = field.loc;
         let mut value = self.raw(raw, loc.offset, loc.width);
         if loc.shift > 0 {
             value = self.b.ins().ushr_imm_s(value, i64::from(loc.shift));
@@ -215,12 +241,12 @@ impl Translator<'_, '_> {
             value = self.b.ins().band_imm_s(value, loc.mask as i64);
         }
         let Some(table) = field.table else {
-            return Some(value);
+            return value;
         };
         // What lies past the table's end is 0.
         let zero = self.c(0);
         if table.is_empty() {
-            return Some(zero);
+            return zero;
         }
         let len = self.c(table.len() as i64);
         let inside = self.b.ins().icmp(IntCC::UnsignedLessThan, value, len);
@@ -230,6 +256,6 @@ impl Translator<'_, '_> {
         let entry = self.b.ins().iadd(base, at);
         let flags = self.regions.hints;
         let entry = self.load_zero_extended(flags, entry, 0, 4);
-        Some(self.b.ins().select(inside, entry, zero))
+        self.b.ins().select(inside, entry, zero)
     }
 }

@@ -104,6 +104,7 @@ impl Jit {
             fp: core.space.frame_pointer(0),
             top: core.space.frame_pointer(0),
             worker: worker.into(),
+            several: 0,
             gotos: 0,
             faults: 0,
             budget,
@@ -129,8 +130,8 @@ impl Jit {
     pub fn stats(&self) -> InstanceStats {
         InstanceStats {
             runs: self.runs,
-            instructions: 0,
             faults: self.state.faults,
+            ..InstanceStats::default()
         }
     }
 
@@ -215,6 +216,11 @@ impl Jit {
             },
             _ => verdict,
         }
+    }
+
+    /// The core was given the buffers behind a frame's first, or they were taken away again.
+    pub fn note_frags(&mut self) {
+        self.state.several = (!self.state.core.frags.is_empty()).into();
     }
 
     fn end(&mut self, runs: usize) {

@@ -10,19 +10,14 @@ use super::compile::Table;
 use super::state::{DONE, NOTED, Pair, PlainFn, State};
 use crate::helpers::{self, Outcome};
 use crate::hook::SKB_SIZE;
-use crate::interp::{TAIL_CALLS, context, errno};
+use crate::interp::{Core, TAIL_CALLS, context, errno};
 use crate::maps::{Map, MapType};
 use crate::mem::space::{CTX_ADDR, FRAME, FRAMES};
 use crate::{Errno, Fault, Verdict, XdpBuff};
 
+/// A value, or why the run ends.
 fn pair(result: Result<u64, Fault>) -> Pair {
-    match result {
-        Ok(value) => Pair { value, status: 0 },
-        Err(fault) => Pair {
-            value: 0,
-            status: fault as u64,
-        },
-    }
+    ended(result.map_err(|fault| fault as u64))
 }
 
 fn ended(result: Result<u64, u64>) -> Pair {
@@ -30,6 +25,25 @@ fn ended(result: Result<u64, u64>) -> Pair {
         Ok(value) => Pair { value, status: 0 },
         Err(status) => Pair { value: 0, status },
     }
+}
+
+/// An access of `len` bytes at `addr` through the interpreter's space; notes where one was that was refused.
+///
+/// # Safety
+/// As of [`open`].
+unsafe fn access(
+    state: *mut State,
+    addr: u64,
+    len: usize,
+    f: impl FnOnce(&mut Core, &mut XdpBuff<'static>) -> Result<u64, Fault>,
+) -> Pair {
+    // SAFETY: as the caller promises.
+    let (state, buf) = unsafe { open(state) };
+    let result = f(&mut state.core, buf);
+    if result.is_err() {
+        state.access = (addr, len as u64);
+    }
+    pair(result)
 }
 
 /// The state and its frame, with the stack opened as deep as the caller is.
@@ -111,29 +125,23 @@ pub(super) unsafe extern "C" fn kfunc(
 
 /// A load that compiled code could not check by itself.
 pub(super) unsafe extern "C" fn load<const N: usize>(state: *mut State, addr: u64) -> Pair {
-    // SAFETY: called by compiled code with its own state.
-    let (state, buf) = unsafe { open(state) };
     let field = addr.wrapping_sub(CTX_ADDR);
-    let result = if N == 4 && field < SKB_SIZE {
-        context(&state.core, buf, field)
-    } else {
-        state.core.space.load::<N>(buf, addr)
+    let load = |core: &mut Core, buf: &mut XdpBuff<'static>| match field < SKB_SIZE && N == 4 {
+        true => context(core, buf, field),
+        false => core.space.load::<N>(buf, addr),
     };
-    if result.is_err() {
-        state.access = (addr, N as u64);
-    }
-    pair(result)
+    // SAFETY: called by compiled code with its own state.
+    unsafe { access(state, addr, N, load) }
 }
 
 /// A store that compiled code could not check by itself.
 pub(super) unsafe extern "C" fn store<const N: usize>(state: *mut State, addr: u64, value: u64) -> Pair {
     // SAFETY: called by compiled code with its own state.
-    let (state, buf) = unsafe { open(state) };
-    let result = state.core.space.store::<N>(buf, addr, value);
-    if result.is_err() {
-        state.access = (addr, N as u64);
+    unsafe {
+        access(state, addr, N, |core, buf| {
+            core.space.store::<N>(buf, addr, value).map(|()| 0)
+        })
     }
-    pair(result.map(|()| 0))
 }
 
 /// An atomic operation that compiled code could not check by itself; gives what was there.
@@ -145,15 +153,14 @@ pub(super) unsafe extern "C" fn atomic<const N: usize>(
     expected: u64,
 ) -> Pair {
     // SAFETY: called by compiled code with its own state.
-    let (state, buf) = unsafe { open(state) };
-    let result = state
-        .core
-        .space
-        .atomic::<N>(buf, addr, op as u32 as i32, src, expected);
-    if result.is_err() {
-        state.access = (addr, N as u64);
+    unsafe {
+        access(state, addr, N, |core, buf| {
+            let old = core
+                .space
+                .atomic::<N>(buf, addr, op as u32 as i32, src, expected)?;
+            Ok(old.unwrap_or(0))
+        })
     }
-    pair(result.map(|old| old.unwrap_or(0)))
 }
 
 /// The value of a key in a map that is known; the key is known to be readable.

@@ -34,6 +34,8 @@ pub(crate) struct State {
     /// r10 of the main program.
     pub top: u64,
     pub worker: u64,
+    /// Not 0 while the frame goes on behind its first buffer.
+    pub several: u64,
     /// `may_goto` loops so far in this run.
     pub gotos: u64,
     /// Runs that faulted.
@@ -72,6 +74,7 @@ pub(super) mod offset {
     pub const FP: i32 = offset_of!(State, fp) as i32;
     pub const TOP: i32 = offset_of!(State, top) as i32;
     pub const WORKER: i32 = offset_of!(State, worker) as i32;
+    pub const SEVERAL: i32 = offset_of!(State, several) as i32;
     pub const GOTOS: i32 = offset_of!(State, gotos) as i32;
     pub const FAULTS: i32 = offset_of!(State, faults) as i32;
     pub const BUDGET: i32 = offset_of!(State, budget) as i32;
