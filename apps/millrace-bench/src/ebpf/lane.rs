@@ -26,8 +26,8 @@ const KERNEL_SECTION: u64 = 4_000_000;
 /// What a row is measured on.
 enum Runner {
     Ours {
-        once: Instance,
-        many: Option<Instance>,
+        once: Box<Instance>,
+        many: Option<Box<Instance>>,
     },
     Kernel {
         once: KernelProgram,
@@ -79,7 +79,7 @@ impl Lane {
             let instance = |program: &Arc<Program>| {
                 let mut instance = program.instance(kind, 0)?;
                 instance.set_hints(&cases::layout());
-                Ok::<_, LoadError>(instance)
+                Ok::<_, LoadError>(Box::new(instance))
             };
             Runner::Ours {
                 once: instance(&subject.once)?,
@@ -220,7 +220,7 @@ impl Lane {
     /// The engine's own instance that runs the program once, which the kernel has not.
     pub fn instance(&mut self) -> Option<&mut Instance> {
         match &mut self.runner {
-            Runner::Ours { once, .. } => Some(once),
+            Runner::Ours { once, .. } => Some(once.as_mut()),
             Runner::Kernel { .. } => None,
         }
     }
