@@ -7,7 +7,7 @@ use crate::mem::space::CTX_ADDR;
 use crate::{Errno, Fault, HintKind, XdpBuff};
 
 /// Calls a kfunc.
-pub(crate) fn call(id: i64, core: &mut Core, a: [u64; 5], buf: &mut XdpBuff<'_>) -> Result<u64, Fault> {
+pub(crate) fn call(id: i64, core: &mut Core, a: &[u64; 5], buf: &mut XdpBuff<'_>) -> Result<u64, Fault> {
     let kfunc = Kfunc::by_id(id);
     match kfunc {
         Kfunc::Missing => return Err(Fault::HelperArgument),
@@ -24,13 +24,11 @@ pub(crate) fn call(id: i64, core: &mut Core, a: [u64; 5], buf: &mut XdpBuff<'_>)
 fn metadata(
     kfunc: Kfunc,
     core: &mut Core,
-    a: [u64; 5],
+    a: &[u64; 5],
     buf: &mut XdpBuff<'_>,
 ) -> Result<Result<(), Errno>, Fault> {
-    let read = |kind| match core.hints.field(kind) {
-        None => Err(Errno::OPNOTSUPP),
-        Some(_) => core.hints.read(kind, packet::hints(buf)).ok_or(Errno::NODATA),
-    };
+    let Core { hints, space, .. } = core;
+    let read = |kind| hints.read(kind, packet::hints(buf));
     let (kind, width) = match kfunc {
         Kfunc::RxHash => (HintKind::RxHash, 4),
         Kfunc::RxTimestamp => (HintKind::RxTimestamp, 8),
@@ -41,24 +39,26 @@ fn metadata(
         Kfunc::RxExtracted => (HintKind::Extracted, 4),
         _ => (HintKind::VlanTci, 2),
     };
-    let value = match read(kind) {
-        Ok(value) => value,
-        Err(error) => return Ok(Err(error)),
+    let Some(value) = read(kind) else {
+        return Ok(Err(match hints.field(kind) {
+            None => Errno::OPNOTSUPP,
+            Some(_) => Errno::NODATA,
+        }));
     };
-    // What comes along: it has a meaning even where the queue does not deliver it.
-    let kind_of_hash = read(HintKind::RxHashType).unwrap_or(0);
-    let proto = read(HintKind::VlanProto).unwrap_or(0x8100);
-    let space = &mut core.space;
+    // What comes along has a meaning even where the queue does not deliver it.
     match width {
         8 => space.store::<8>(buf, a[1], value)?,
+        4 if kind == HintKind::RxHash => {
+            let kind_of_hash = read(HintKind::RxHashType).unwrap_or(0);
+            space.store::<4>(buf, a[1], value)?;
+            space.store::<4>(buf, a[2], kind_of_hash)?;
+        }
         4 => space.store::<4>(buf, a[1], value)?,
         _ => {
+            let proto = read(HintKind::VlanProto).unwrap_or(0x8100);
             space.store::<2>(buf, a[1], u64::from((proto as u16).to_be()))?;
             space.store::<2>(buf, a[2], value)?;
         }
-    }
-    if kfunc == Kfunc::RxHash {
-        space.store::<4>(buf, a[2], kind_of_hash)?;
     }
     Ok(Ok(()))
 }
@@ -66,7 +66,7 @@ fn metadata(
 /// Hashes that choose queues. Of data or keys longer than this nothing is hashed, and the hash is 0.
 const HASHED: usize = 4096;
 
-fn hash(kfunc: Kfunc, core: &mut Core, a: [u64; 5], buf: &mut XdpBuff<'_>) -> Result<u64, Fault> {
+fn hash(kfunc: Kfunc, core: &mut Core, a: &[u64; 5], buf: &mut XdpBuff<'_>) -> Result<u64, Fault> {
     let size = |register: u64| register as u32 as usize;
     let keyed = kfunc == Kfunc::HashToeplitz;
     let (data_len, key_len) = (size(a[1]), if keyed { size(a[3]) } else { 0 });

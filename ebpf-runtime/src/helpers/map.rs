@@ -9,9 +9,11 @@ use crate::{Errno, Fault, XdpBuff};
 const SPINS: u32 = 1 << 20;
 
 /// `bpf_map_lookup_elem`.
-#[inline]
-pub(crate) fn lookup(core: &mut Core, buf: &mut XdpBuff<'_>, a: [u64; 5]) -> Result<u64, Fault> {
-    lookup_on(core, buf, a[0], a[1], core.worker)
+pub(crate) fn lookup(core: &mut Core, buf: &mut XdpBuff<'_>, map: u64, key: u64) -> Result<u64, Fault> {
+    match core.space.find(buf, map, key, core.worker) {
+        Some(value) => Ok(value),
+        None => lookup_on(core, buf, map, key, core.worker),
+    }
 }
 
 /// `bpf_map_lookup_percpu_elem`.
@@ -22,6 +24,7 @@ pub(super) fn lookup_percpu(core: &mut Core, buf: &mut XdpBuff<'_>, a: [u64; 5])
     lookup_on(core, buf, a[0], a[1], u32::try_from(a[2]).unwrap_or(u32::MAX))
 }
 
+#[inline(never)]
 fn lookup_on(core: &mut Core, buf: &mut XdpBuff<'_>, map: u64, key: u64, cpu: u32) -> Result<u64, Fault> {
     let size = core.space.map(map)?.def().key_size as usize;
     let Core {

@@ -15,9 +15,13 @@ use crate::interp::{Core, Then, errno};
 use crate::{Errno, Fault, XdpBuff};
 pub(crate) use kfunc::call as kfunc;
 pub(crate) use map::lookup;
+pub(crate) use packet::adjust_head;
 
 /// Number of `bpf_map_lookup_elem`.
 pub(crate) const LOOKUP: i32 = 1;
+
+/// Number of `bpf_xdp_adjust_head`.
+pub(crate) const ADJUST_HEAD: i32 = 44;
 
 /// What a call leads to.
 pub(crate) enum Outcome {
@@ -91,7 +95,7 @@ pub(crate) fn support(id: i32) -> Support {
 #[inline]
 pub(crate) fn call(id: i32, core: &mut Core, a: [u64; 5], buf: &mut XdpBuff<'_>) -> Result<Outcome, Fault> {
     let value = match id {
-        1 => map::lookup(core, buf, a)?,
+        LOOKUP => map::lookup(core, buf, a[0], a[1])?,
         2 => map::update(core, buf, a)?,
         3 => map::delete(core, buf, a)?,
         5 | 118 | 125 | 160 | 208 => clock::now(id, core),
@@ -109,7 +113,7 @@ pub(crate) fn call(id: i32, core: &mut Core, a: [u64; 5], buf: &mut XdpBuff<'_>)
         26 => packet::skb_load_bytes(core, buf, a)?,
         28 => csum::diff(core, buf, a)?,
         34 => core.space.skb().map_or(0, |skb| skb.word(68).into()),
-        44 => packet::adjust_head(buf, a),
+        ADJUST_HEAD => packet::adjust_head(buf, a[1]),
         51 => packet::redirect_map(core, a)?,
         54 => packet::adjust_meta(buf, a),
         65 => packet::adjust_tail(core, buf, a),

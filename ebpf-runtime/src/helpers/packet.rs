@@ -18,8 +18,9 @@ const ABORTED: u64 = XdpAction::Aborted as u64;
 const REDIRECT: u64 = XdpAction::Redirect as u64;
 
 /// `bpf_xdp_adjust_head`.
-pub(super) fn adjust_head(buf: &mut XdpBuff<'_>, a: [u64; 5]) -> u64 {
-    super::code(packet::adjust_head(buf, a[1] as i32))
+#[inline]
+pub(crate) fn adjust_head(buf: &mut XdpBuff<'_>, delta: u64) -> u64 {
+    super::code(packet::adjust_head(buf, delta as i32))
 }
 
 /// `bpf_xdp_adjust_meta`.

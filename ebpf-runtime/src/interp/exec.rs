@@ -1,11 +1,14 @@
-//! The instruction loop.
+//! The instruction loop. Most operations are one instruction; some do several at once ([`super::fuse`]), unless somebody
+//! watches.
 //!
 //! Instructions are counted where control leaves a straight line only: `left` is what the run may still execute plus the
 //! position it is at, so going on to the next instruction changes nothing, and a jump adds the distance it skips.
 
 use super::alu::{div32, div64, mod32, mod64, swap};
+use super::fast::Line;
 use super::frames::{Then, again, context, errno, push};
-use super::op::{Code, Op, REGS};
+use super::op::{Code, Op, REACH, REGS};
+use super::unit::Unit;
 use super::{Core, Machine};
 use crate::helpers::{self, Outcome};
 use crate::hook::SKB_SIZE;
@@ -29,18 +32,23 @@ pub(crate) enum Stop {
 
 /// Looks on while a program runs; `()` looks at nothing and costs nothing.
 pub(crate) trait Watch {
+    /// Whether each instruction runs by itself.
+    const STEPS: bool = true;
+
     /// Before each instruction.
     fn step(&mut self, pc: usize, machine: &Machine, core: &Core, buf: &XdpBuff<'_>);
 }
 
 impl Watch for () {
+    const STEPS: bool = false;
+
     #[inline(always)]
     fn step(&mut self, _: usize, _: &Machine, _: &Core, _: &XdpBuff<'_>) {}
 }
 
 /// Runs until the program ends, changes units or faults. `machine.pc` then is the instruction concerned.
 pub(super) fn exec<W: Watch>(
-    code: &[Op],
+    unit: &Unit,
     core: &mut Core,
     machine: &mut Machine,
     buf: &mut XdpBuff<'_>,
@@ -49,7 +57,7 @@ pub(super) fn exec<W: Watch>(
     // In a register while the loop runs. Half the range is more than any run lasts, and leaves room for positions.
     let granted = i64::try_from(core.left).map_or(i64::MAX / 2, |left| left.min(i64::MAX / 2));
     let mut left = granted;
-    let result = walk(code, core, machine, buf, watch, &mut left);
+    let result = walk(unit, core, machine, buf, watch, &mut left);
     core.left = core.left.saturating_sub((granted - left) as u64);
     result
 }
@@ -57,7 +65,7 @@ pub(super) fn exec<W: Watch>(
 /// `left` comes and goes as plain instructions left.
 #[inline(always)]
 fn walk<'b, W: Watch>(
-    code: &[Op],
+    unit: &Unit,
     core: &mut Core,
     machine: &mut Machine,
     buf: &mut XdpBuff<'b>,
@@ -66,53 +74,138 @@ fn walk<'b, W: Watch>(
 ) -> Result<Stop, Fault> {
     use Code::*;
 
-    let mut pc = machine.pc;
-    *left += pc as i64;
+    let code = &*unit.code;
+    let mut pc = machine.pc as u32;
+    *left += i64::from(pc);
     let mut window = Window::of(buf);
-    clear(code, pc, core, machine);
-    // Ends the loop at `pc`, whose instruction counts.
+    clear(unit, pc, core, machine);
+    // Ends the loop at the instruction so many behind `pc`; that counts.
     macro_rules! stop {
-        ($result:expr) => {{
-            machine.pc = pc;
-            *left -= pc as i64 + 1;
+        ($behind:expr, $result:expr) => {{
+            pc += $behind;
+            machine.pc = pc as usize;
+            *left -= i64::from(pc) + 1;
             return $result;
         }};
     }
     macro_rules! check {
         ($e:expr) => {
+            check!(0, $e)
+        };
+        ($behind:expr, $e:expr) => {
             match $e {
                 Ok(value) => value,
-                Err(fault) => stop!(Err(fault)),
+                Err(fault) => stop!($behind, Err(fault)),
             }
         };
     }
     // Whether the instruction at `pc` may still be executed.
     macro_rules! budget {
         () => {
-            if *left <= pc as i64 {
-                machine.pc = pc;
+            if *left <= i64::from(pc) {
+                machine.pc = pc as usize;
                 *left = 0;
                 return Err(Fault::Budget);
             }
         };
     }
-    macro_rules! go {
-        ($to:expr) => {{
-            let to: usize = $to;
-            *left += to as i64 - pc as i64 - 1;
-            pc = to;
-            budget!();
-            continue;
-        }};
-    }
     budget!();
-    loop {
-        let Some(op) = code.get(pc) else {
-            stop!(Err(Fault::OutOfBounds));
+    'next: loop {
+        let at = pc as usize;
+        let Some(Ok(ops)) = code.get(at..at + REACH).map(<&[Op; REACH]>::try_from) else {
+            stop!(0, Err(Fault::OutOfBounds));
         };
-        watch.step(pc, machine, core, buf);
+        let op = &ops[0];
+        watch.step(at, machine, core, buf);
         let (d, s) = (op.dst as usize, op.src as usize);
         let regs = &mut machine.regs;
+
+        macro_rules! skip {
+            ($slots:expr) => {{
+                pc += $slots;
+                continue 'next;
+            }};
+        }
+        // To where a jump or call goes.
+        macro_rules! go {
+            ($jump:expr) => {{
+                *left += i64::from($jump.high);
+                pc = $jump.off as u32;
+                budget!();
+                continue 'next;
+            }};
+        }
+        // To the beginning of a function, or back from it.
+        macro_rules! enter {
+            ($to:expr) => {{
+                let to = $to as u32;
+                clear(unit, to, core, machine);
+                *left += i64::from(to) - i64::from(pc) - 1;
+                pc = to;
+                budget!();
+                continue 'next;
+            }};
+        }
+        macro_rules! line {
+            () => {
+                Line {
+                    ops,
+                    regs: &mut *regs,
+                    space: &mut core.space,
+                    window: &window,
+                    buf: &mut *buf,
+                }
+            };
+        }
+        // A load that misses the usual places.
+        macro_rules! far {
+            ($n:literal) => {{
+                let addr = regs[s].wrapping_add_signed(op.off.into());
+                check!(far::<$n>(core, buf, addr, &mut regs[d]));
+                skip!(1);
+            }};
+        }
+        // An operation of so many instructions. Where it does nothing, `$else` does the first ones.
+        macro_rules! whole {
+            ($slots:literal, $done:expr) => {{
+                $done;
+                skip!($slots);
+            }};
+            ($slots:literal, $done:expr, $else:expr) => {
+                match $done {
+                    Some(_) => skip!($slots),
+                    None => $else,
+                }
+            };
+        }
+        // One that consists of two alike, each of so many instructions. The second may be left to do itself.
+        macro_rules! twice {
+            ($slots:literal, $first:expr, $second:expr, $else:expr) => {{
+                if $first.is_none() {
+                    $else;
+                }
+                if $second.is_none() {
+                    skip!($slots);
+                }
+                skip!(2 * $slots);
+            }};
+        }
+        // The same as `whole`, with a jump at the end.
+        macro_rules! branch {
+            ($slots:literal, $taken:expr) => {{
+                if $taken {
+                    go!(&ops[$slots - 1]);
+                }
+                skip!($slots);
+            }};
+            ($slots:literal, $taken:expr, $else:expr) => {
+                match $taken {
+                    Some(true) => go!(&ops[$slots - 1]),
+                    Some(false) => skip!($slots),
+                    None => $else,
+                }
+            };
+        }
 
         // The right-hand side by register or immediate, at the width of the operation.
         macro_rules! value {
@@ -138,7 +231,7 @@ fn walk<'b, W: Watch>(
         macro_rules! jump {
             ($taken:expr) => {
                 if $taken {
-                    go!(op.off as usize);
+                    go!(op);
                 }
             };
         }
@@ -155,18 +248,11 @@ fn walk<'b, W: Watch>(
             }};
         }
         macro_rules! load {
-            ($n:literal) => {
-                load!($n, false)
-            };
-            // Whether the context can be meant.
-            ($n:literal, $context:literal) => {{
+            ($n:literal) => {{
                 let addr = regs[s].wrapping_add_signed(op.off.into());
                 match core.space.near_load::<$n>(&window, buf, addr) {
                     Some(value) => regs[d] = value,
-                    None if $context && addr.wrapping_sub(CTX_ADDR) < SKB_SIZE => {
-                        regs[d] = check!(context(core, buf, addr.wrapping_sub(CTX_ADDR)));
-                    }
-                    None => check!(core.space.far_load::<$n>(buf, addr, &mut regs[d])),
+                    None => check!(far::<$n>(core, buf, addr, &mut regs[d])),
                 }
             }};
         }
@@ -174,7 +260,9 @@ fn walk<'b, W: Watch>(
             ($n:literal, $rhs:ident) => {{
                 let addr = regs[d].wrapping_add_signed(op.off.into());
                 let value = value!($rhs, u64);
-                check!(core.space.near_store::<$n>(&window, buf, addr, value))
+                if !core.space.near_store::<$n>(&window, buf, addr, value) {
+                    check!(core.space.far_store::<$n>(buf, addr, value));
+                }
             }};
         }
         macro_rules! atomic {
@@ -197,7 +285,7 @@ fn walk<'b, W: Watch>(
             }};
         }
 
-        match op.code {
+        match if W::STEPS { op.plain } else { op.code } {
             Add64I => alu64!(imm, |a, b| a.wrapping_add(b)),
             Add64R => alu64!(rhs, |a, b| a.wrapping_add(b)),
             Add32I => alu32!(imm, |a, b| a.wrapping_add(b)),
@@ -265,15 +353,14 @@ fn walk<'b, W: Watch>(
             Be | Bswap => regs[d] = swap(regs[d], op.imm, true),
 
             Wide => {
-                regs[d] = u64::from(op.imm as u32) | (op.high as u64) << 32;
+                regs[d] = op.wide();
                 // Two slots, one instruction.
                 *left += 1;
-                pc += 2;
-                continue;
+                skip!(2);
             }
             Load8 => load!(1),
             Load16 => load!(2),
-            Load32 => load!(4, true),
+            Load32 => load!(4),
             Load64 => load!(8),
             LoadS8 => {
                 load!(1);
@@ -362,16 +449,18 @@ fn walk<'b, W: Watch>(
                 jump!(machine.gotos > MAY_GOTO_MAX);
             }
 
-            Lookup => regs[0] = check!(helpers::lookup(core, buf, args(regs))),
+            Lookup => regs[0] = check!(helpers::lookup(core, buf, regs[1], regs[2])),
+            AdjustHead => {
+                regs[0] = helpers::adjust_head(buf, regs[2]);
+                window = Window::of(buf);
+            }
             Local => {
-                let to = op.off as usize;
-                check!(push(core, machine, pc + 1, Then::Return));
-                clear(code, to, core, machine);
-                go!(to);
+                check!(push(core, machine, at + 1, Then::Return));
+                enter!(op.off);
             }
             Kfunc => {
-                regs[0] = check!(helpers::kfunc(op.imm.into(), core, args(regs), buf));
-                window = Window::of(buf);
+                let [_, args @ .., _, _, _, _, _, _, _, _, _, _] = &*regs;
+                regs[0] = check!(helpers::kfunc(op.imm.into(), core, args, buf));
             }
             Helper => {
                 let outcome = check!(helper(op.imm, core, args(regs), buf));
@@ -380,15 +469,13 @@ fn walk<'b, W: Watch>(
                     Outcome::TailCall { map, index } => {
                         // Where execution goes on if there is nothing to call.
                         regs[0] = errno(Errno::NOENT);
-                        machine.pc = pc + 1;
-                        *left -= pc as i64 + 1;
+                        machine.pc = at + 1;
+                        *left -= i64::from(pc) + 1;
                         return Ok(Stop::TailCall { map, index });
                     }
                     Outcome::Repeat(then) => {
-                        check!(push(core, machine, pc + 1, then));
-                        let to = check!(again(core, machine));
-                        clear(code, to, core, machine);
-                        go!(to);
+                        check!(push(core, machine, at + 1, then));
+                        enter!(check!(again(core, machine)));
                     }
                 }
                 window = Window::of(buf);
@@ -396,28 +483,133 @@ fn walk<'b, W: Watch>(
             Exit => {
                 budget!();
                 if machine.depth == 0 {
-                    stop!(Ok(Stop::Exit));
+                    stop!(0, Ok(Stop::Exit));
                 }
                 let unit = machine.unit;
                 let to = check!(again(core, machine));
                 if machine.unit != unit {
                     machine.pc = to;
-                    *left -= pc as i64 + 1;
+                    *left -= i64::from(pc) + 1;
                     return Ok(Stop::Switch);
                 }
-                clear(code, to, core, machine);
-                go!(to);
+                enter!(to);
             }
-            Unknown => stop!(Err(Fault::OutOfBounds)),
+            Unknown => stop!(0, Err(Fault::OutOfBounds)),
+
+            Data => whole!(1, line!().edge(false), far!(4)),
+            DataEnd => whole!(1, line!().edge(true), far!(4)),
+            DataAndEnd => whole!(2, line!().edges(false), far!(4)),
+            EndAndData => whole!(2, line!().edges(true), far!(4)),
+            Lea => whole!(2, line!().lea()),
+            LeaJgt => branch!(3, line!().lea_above()),
+            LeaMovJgt => branch!(4, line!().lea_mov_above()),
+            Index8 => whole!(3, line!().index(), whole!(2, line!().add())),
+            MovShl32 => whole!(2, line!().mov_alu(u32::wrapping_shl)),
+            MovShr32 => whole!(2, line!().mov_alu(u32::wrapping_shr)),
+            MovAnd32 => whole!(2, line!().mov_alu(|a, b| a & b)),
+            MovShrAdd32 => whole!(3, line!().mov_alu_add(u32::wrapping_shr)),
+            MovAndAdd32 => whole!(3, line!().mov_alu_add(|a, b| a & b)),
+            MovAdd32 => whole!(2, line!().mov_add()),
+            Rotate32 => whole!(5, line!().rotate()),
+            MovXorSub32 => whole!(3, line!().xor_sub(op.src, 1)),
+            XorSub32 => whole!(2, line!().xor_sub(op.dst, 0)),
+            MovMovJeq => branch!(3, line!().mov_mov_is()),
+            MovMovJne => branch!(3, !line!().mov_mov_is()),
+            MovJeq32 => branch!(2, line!().mov_is32()),
+            MovJne32 => branch!(2, !line!().mov_is32()),
+            MovJa => {
+                line!().mov();
+                go!(&ops[1]);
+            }
+            MovExit if machine.depth == 0 => {
+                line!().mov();
+                pc += 1;
+                budget!();
+                stop!(0, Ok(Stop::Exit));
+            }
+            MovExit => line!().mov(),
+            StepJeq32 => branch!(2, line!().step32_is(u32::wrapping_add)),
+            StepJne32 => branch!(2, !line!().step32_is(u32::wrapping_add)),
+            StepJeq64 => branch!(2, line!().step64_is()),
+            StepJne64 => branch!(2, !line!().step64_is()),
+            AndJeq32 => branch!(2, line!().step32_is(|a, b| a & b)),
+            AndJne32 => branch!(2, !line!().step32_is(|a, b| a & b)),
+            Copy8 => whole!(2, line!().copy::<1>(0), far!(1)),
+            Copy16 => whole!(2, line!().copy::<2>(0), far!(2)),
+            Copy32 => whole!(2, line!().copy::<4>(0), far!(4)),
+            Copy64 => whole!(2, line!().copy::<8>(0), far!(8)),
+            Copy8Twice => twice!(2, line!().copy::<1>(0), line!().copy::<1>(2), far!(1)),
+            FramePut8 => twice!(1, Some(line!().frame32()), line!().store8(1), skip!(1)),
+            Save16Twice => twice!(2, line!().save::<2, 2>(0), line!().save::<2, 2>(2), far!(2)),
+            Save32Twice => twice!(2, line!().save::<4, 4>(0), line!().save::<4, 4>(2), far!(4)),
+            Save8 => whole!(2, line!().save::<1, 1>(0), far!(1)),
+            Save16 => whole!(2, line!().save::<2, 2>(0), far!(2)),
+            Save32 => whole!(2, line!().save::<4, 4>(0), far!(4)),
+            Save64 => whole!(2, line!().save::<8, 8>(0), far!(8)),
+            Save8As32 => whole!(2, line!().save::<1, 4>(0), far!(1)),
+            Set8 => whole!(2, line!().put::<1>(0), whole!(1, line!().mov())),
+            Set16 => whole!(2, line!().put::<2>(0), whole!(1, line!().mov())),
+            Set32 => whole!(2, line!().put::<4>(0), whole!(1, line!().mov())),
+            Set8Twice => twice!(
+                2,
+                line!().put::<1>(0),
+                line!().put::<1>(2),
+                whole!(1, line!().mov())
+            ),
+            ShrPut8 => whole!(2, line!().shift_put(op.dst, 1), whole!(1, line!().shift())),
+            MovShrPut8 => whole!(
+                3,
+                line!().shift_put(op.src, 2),
+                whole!(2, line!().mov_alu(u32::wrapping_shr))
+            ),
+            Put8Put8 => twice!(1, line!().store8(0), line!().store8(1), {
+                store!(1, rhs);
+                skip!(1);
+            }),
+            HalfUp => whole!(4, line!().half_up(), far!(1)),
+            HalfUpJne => branch!(5, line!().half_is().map(|is| !is), far!(1)),
+            HalfUpJeq => branch!(5, line!().half_is(), far!(1)),
+            HalfDown => whole!(4, line!().half_down(), far!(1)),
+            Upper => whole!(6, line!().upper(), far!(1)),
+            Load8Jne => branch!(2, line!().load_is::<1>().map(|is| !is), far!(1)),
+            Load8Jeq => branch!(2, line!().load_is::<1>(), far!(1)),
+            Load16Jne => branch!(2, line!().load_is::<2>().map(|is| !is), far!(2)),
+            Load16Jeq => branch!(2, line!().load_is::<2>(), far!(2)),
+            Load8AndJne => branch!(3, line!().load_and_is::<1>().map(|is| !is), far!(1)),
+            Load8AndJeq => branch!(3, line!().load_and_is::<1>(), far!(1)),
+            Load16AndJne => branch!(3, line!().load_and_is::<2>().map(|is| !is), far!(2)),
+            Load16AndJeq => branch!(3, line!().load_and_is::<2>(), far!(2)),
+            Load8And => whole!(2, line!().load_and::<1>(), far!(1)),
+            Load16Add => whole!(2, line!().load_add::<2>(), far!(2)),
+            AddTo => whole!(3, line!().add_to(), far!(8)),
+            CountIn => whole!(3, line!().count_in(), far!(8)),
+            LookupAt => {
+                let [map, key] = line!().lookup_args();
+                *left += 1;
+                regs[0] = check!(4, helpers::lookup(core, buf, map, key));
+                skip!(5);
+            }
         }
         pc += 1;
     }
 }
 
+/// A load from anywhere.
+#[inline(never)]
+fn far<const N: usize>(core: &mut Core, buf: &XdpBuff<'_>, addr: u64, out: &mut u64) -> Result<(), Fault> {
+    let off = addr.wrapping_sub(CTX_ADDR);
+    *out = match N {
+        // The context's fields are of this size; of a steering program's, some can be read byte by byte.
+        4 if off < SKB_SIZE => context(core, buf, off)?,
+        _ => core.space.load::<N>(buf, addr)?,
+    };
+    Ok(())
+}
+
 /// Zeroes the frame of a function that begins here if the function reads stack that it has not written.
 #[inline(always)]
-fn clear(code: &[Op], pc: usize, core: &mut Core, machine: &Machine) {
-    if code.get(pc).is_some_and(|op| op.clears) {
+fn clear(unit: &Unit, pc: u32, core: &mut Core, machine: &Machine) {
+    if unit.clears.get(pc as usize) == Some(&true) {
         core.space.clear_frame(machine.depth);
     }
 }

@@ -2,12 +2,15 @@
 //! access through [`Space`].
 //!
 //! [`Interp`] owns what a worker needs to run a program: its translated code ([`unit`]), and [`Core`], the state that
-//! instructions and helpers work on. [`op`] is one instruction as translated, [`exec`] the instruction loop, [`frames`] calls and
-//! callbacks, [`alu`] the arithmetic that has edge cases.
+//! instructions and helpers work on. [`op`] is one instruction as translated, [`fuse`] finds those that are
+//! done at once, [`exec`] is the instruction loop, [`fast`] what it does for several, [`frames`] calls and callbacks, [`alu`] the
+//! arithmetic that has edge cases.
 
 mod alu;
 mod exec;
+mod fast;
 mod frames;
+mod fuse;
 mod op;
 mod unit;
 
@@ -80,6 +83,7 @@ impl Core {
 
 /// Registers and call frames of a run.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Machine {
     /// r0 to r10; as many as a 4-bit register number can name.
     pub regs: [u64; REGS],
@@ -173,7 +177,7 @@ impl Interp {
     fn drive(&mut self, buf: &mut XdpBuff<'_>, watch: &mut impl Watch) -> Result<u64, Fault> {
         loop {
             let unit = self.units.get(self.machine.unit).ok_or(Fault::HelperArgument)?;
-            match exec::exec(&unit.code, &mut self.core, &mut self.machine, buf, watch)? {
+            match exec::exec(unit, &mut self.core, &mut self.machine, buf, watch)? {
                 Stop::Exit => return Ok(self.machine.regs[0]),
                 Stop::Switch => {}
                 Stop::TailCall { map, index } => self.tail_call(map, index)?,

@@ -29,18 +29,22 @@ impl Reg {
 /// One instruction. A 64-bit load keeps its two slots, so positions are those of the linked program.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Op {
+    /// What the loop does here: the instruction, or at once what it and those behind it do ([`super::fuse`]).
     pub code: Code,
+    /// The instruction by itself.
+    pub plain: Code,
     pub dst: Reg,
     pub src: Reg,
-    /// A function begins here that needs its frame zeroed.
-    pub clears: bool,
     /// Memory offset; for the stack, the offset from the frame's lowest byte; for a jump or call, where to.
     pub off: i32,
     /// Immediate; of a 64-bit load its low half, of a call the helper's or kernel function's number.
     pub imm: i32,
-    /// High half of a 64-bit load.
+    /// High half of a 64-bit load; of a jump or call, how many instructions it skips.
     pub high: i32,
 }
+
+/// How many instructions one [`Op`] can stand for at most. As many follow the last one, all [`Code::Unknown`].
+pub(super) const REACH: usize = 6;
 
 macro_rules! codes {
     ($($byte:literal $code:ident)* ; $($special:ident)*) => {
@@ -107,15 +111,52 @@ codes! {
     Frame8 Frame16 Frame32 Frame64
     ToFrame8I ToFrame16I ToFrame32I ToFrame64I
     ToFrame8R ToFrame16R ToFrame32R ToFrame64R
-    Lookup Local Kfunc
+    Lookup Local Kfunc AdjustHead
     Unknown
+
+    // Of several instructions, or of one in its usual form (`fuse`).
+    Data DataEnd DataAndEnd EndAndData
+    Lea LeaJgt LeaMovJgt Index8
+    MovShl32 MovShr32 MovAnd32 MovShrAdd32 MovAndAdd32 MovAdd32 Rotate32 MovXorSub32 XorSub32
+    MovMovJeq MovMovJne MovJeq32 MovJne32 MovJa MovExit
+    StepJeq32 StepJne32 StepJeq64 StepJne64 AndJeq32 AndJne32
+    Copy8 Copy16 Copy32 Copy64 Copy8Twice FramePut8
+    Save8 Save16 Save32 Save64 Save8As32 Save16Twice Save32Twice
+    Set8 Set16 Set32 Set8Twice Put8Put8 ShrPut8 MovShrPut8
+    HalfUp HalfUpJne HalfUpJeq HalfDown Upper
+    Load8Jne Load8Jeq Load16Jne Load16Jeq Load8AndJne Load8AndJeq Load16AndJne Load16AndJeq
+    Load8And Load16Add AddTo CountIn
+    LookupAt
 }
 
 impl Op {
+    /// What is behind the last instruction.
+    pub const UNKNOWN: Op = Op {
+        code: Code::Unknown,
+        plain: Code::Unknown,
+        dst: Reg::R0,
+        src: Reg::R0,
+        off: 0,
+        imm: 0,
+        high: 0,
+    };
+
+    /// The number that a 64-bit load loads.
+    pub fn wide(&self) -> u64 {
+        u64::from(self.imm as u32) | (self.high as u64) << 32
+    }
+
+    /// Whether the destination's register stays as it is: stores and jumps.
+    pub fn keeps_dst(&self) -> bool {
+        use Code::*;
+        let among = |first: Code, last: Code| (first as u8..=last as u8).contains(&(self.plain as u8));
+        among(Store8I, Store64R) || among(ToFrame8I, ToFrame64R) || among(Ja, Jsle32R)
+    }
+
     /// The address and length that a load or store was about, for reports.
     pub fn access(&self, regs: &[u64; REGS]) -> (u64, u64) {
         use Code::*;
-        let (base, len) = match self.code {
+        let (base, len) = match self.plain {
             Load8 | LoadS8 => (self.src, 1),
             Load16 | LoadS16 => (self.src, 2),
             Load32 | LoadS32 => (self.src, 4),
@@ -134,7 +175,7 @@ impl Op {
     }
 
     fn atomic_len(&self) -> u64 {
-        match self.code {
+        match self.plain {
             Code::Atomic8 => 1,
             Code::Atomic16 => 2,
             Code::Atomic32 => 4,

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::op::{Code, Op, Reg};
+use super::fuse::fuse;
+use super::op::{Code, Op, REACH, Reg};
 use crate::helpers;
 use crate::insn::{self, Insn};
 use crate::mem::space::{FRAME, Space, func_addr, map_addr};
@@ -13,6 +14,8 @@ use crate::program::{Body, Collection};
 pub(super) struct Unit {
     pub body: Arc<Body>,
     pub code: Box<[Op]>,
+    /// Where functions begin that need their frame zeroed.
+    pub clears: Box<[bool]>,
     /// Keeps the maps alive whose addresses the code holds.
     _collection: Arc<Collection>,
 }
@@ -26,7 +29,7 @@ impl Unit {
             let mut op = op(*insn, at);
             if skip {
                 skip = false;
-                op.code = Code::Unknown;
+                op.plain = Code::Unknown;
             } else if insn.is_wide() {
                 skip = true;
                 let high = body.insns.get(at + 1).map_or(0, |second| second.imm);
@@ -35,45 +38,51 @@ impl Unit {
             }
             code.push(op);
         }
-        let zeroed = body.zeroed.get().into_iter().flatten();
-        for start in zeroed {
-            if let Some(op) = code.get_mut(*start) {
-                op.clears = true;
+        code.extend([Op::UNKNOWN; REACH]);
+        fuse(&mut code, body.hook);
+        let mut clears = vec![false; code.len()];
+        for start in body.zeroed.get().into_iter().flatten() {
+            if let Some(clear) = clears.get_mut(*start) {
+                *clear = true;
             }
         }
         Unit {
             body: body.clone(),
             code: code.into_boxed_slice(),
+            clears: clears.into_boxed_slice(),
             _collection: collection.clone(),
         }
     }
 }
 
 /// An instruction by itself.
-fn op(insn: Insn, at: usize) -> Op {
+pub(super) fn op(insn: Insn, at: usize) -> Op {
+    let code = Code::plain(insn.code);
     let mut op = Op {
-        code: Code::plain(insn.code),
+        code,
+        plain: code,
         dst: Reg::of(insn.dst),
         src: Reg::of(insn.src),
-        clears: false,
         off: i32::from(insn.off),
         imm: insn.imm,
         high: 0,
     };
-    match (op.code, insn.src) {
-        (Code::Ja32, _) => op.off = target(at, insn.imm),
+    let mut jumps = |by| (op.off, op.high) = (target(at, by), by);
+    match (code, insn.src) {
+        (Code::Ja32, _) => jumps(insn.imm),
         (Code::Helper, insn::CALL_LOCAL) => {
-            op.code = Code::Local;
-            op.off = target(at, insn.imm);
+            jumps(insn.imm);
+            op.plain = Code::Local;
         }
-        (Code::Helper, insn::CALL_KFUNC) => op.code = Code::Kfunc,
-        (Code::Helper, _) if insn.imm == helpers::LOOKUP => op.code = Code::Lookup,
+        (Code::Helper, insn::CALL_KFUNC) => op.plain = Code::Kfunc,
+        (Code::Helper, _) if insn.imm == helpers::LOOKUP => op.plain = Code::Lookup,
+        (Code::Helper, _) if insn.imm == helpers::ADJUST_HEAD => op.plain = Code::AdjustHead,
         (Code::Helper | Code::Exit, _) => {}
-        _ if matches!(insn.class(), insn::JMP | insn::JMP32) => op.off = target(at, i32::from(insn.off)),
+        _ if matches!(insn.class(), insn::JMP | insn::JMP32) => jumps(insn.off.into()),
         _ => {}
     }
     if matches!(insn.class(), insn::ALU | insn::ALU64) && insn.off != 0 {
-        op.code = signed(op.code, insn.off);
+        op.plain = signed(code, insn.off);
     }
     in_frame(op)
 }
@@ -100,7 +109,7 @@ fn signed(code: Code, off: i16) -> Code {
 
 /// An access by way of r10, which no program can change, to the function's own frame: where it goes is known now.
 fn in_frame(op: Op) -> Op {
-    let (code, base, len) = match op.code {
+    let (plain, base, len) = match op.plain {
         Code::Load8 => (Code::Frame8, op.src, 1),
         Code::Load16 => (Code::Frame16, op.src, 2),
         Code::Load32 => (Code::Frame32, op.src, 4),
@@ -120,7 +129,7 @@ fn in_frame(op: Op) -> Op {
         return op;
     }
     Op {
-        code,
+        plain,
         off: frame + op.off,
         ..op
     }

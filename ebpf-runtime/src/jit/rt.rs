@@ -120,7 +120,7 @@ pub(super) unsafe extern "C" fn kfunc(
 ) -> Pair {
     // SAFETY: called by compiled code with its own state.
     let (state, buf) = unsafe { open(state) };
-    pair(helpers::kfunc(id as i64, &mut state.core, [a, b, c, d, e], buf))
+    pair(helpers::kfunc(id as i64, &mut state.core, &[a, b, c, d, e], buf))
 }
 
 /// A load that compiled code could not check by itself.

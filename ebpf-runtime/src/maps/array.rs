@@ -183,7 +183,7 @@ impl Array {
 
 /// The index in a key, as the machine reads it.
 #[inline]
-pub(super) fn index_of(key: &[u8]) -> Option<u32> {
+pub(crate) fn index_of(key: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(*key.first_chunk::<4>()?))
 }
 

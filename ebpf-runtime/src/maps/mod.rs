@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::mem::arena::Range;
 use crate::{Errno, LoadError, Program};
 use array::Array;
-pub(crate) use array::ArrayShape;
+pub(crate) use array::{ArrayShape, index_of};
 use def::check;
 use hash::{Hash, NewValue};
 #[cfg_attr(

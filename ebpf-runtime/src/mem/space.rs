@@ -13,10 +13,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use super::arena::Range;
+use super::packet;
 use super::window::{Window, peek, poke};
 use crate::hook::{SKB_SIZE, SkBuff, SkbInfo};
 use crate::insn::atomic;
-use crate::maps::Map;
+use crate::maps::{ArrayShape, Map, index_of};
 use crate::{Fault, XdpBuff};
 
 /// Bytes of one function's stack frame (`MAX_BPF_STACK`).
@@ -37,6 +38,11 @@ const TAG: u64 = 0xffff_0000_0000_0000;
 /// The address that stands for the map with this index in [`Space::maps`].
 pub(crate) fn map_addr(index: u32) -> u64 {
     MAP_ADDR | u64::from(index) << 8
+}
+
+/// Whether an address stands for a map.
+pub(crate) fn is_map_addr(addr: u64) -> bool {
+    addr & (TAG | 0xff) == MAP_ADDR
 }
 
 /// The address that stands for a function beginning at instruction `pc`.
@@ -63,9 +69,12 @@ pub(crate) struct Space {
     high: usize,
     /// The value used last.
     hot: Range,
+    /// Values used before, perhaps some of them twice.
     cache: [Range; CACHED],
     next: usize,
     maps: Vec<Arc<Map>>,
+    /// Where the values of each of the maps lie, if it is an array.
+    arrays: Vec<Option<Values>>,
     /// Reserved records, each with the index of its ring.
     records: Vec<(u32, Range)>,
     /// The context of steering programs.
@@ -80,6 +89,35 @@ unsafe impl Send for Space {}
 impl std::fmt::Debug for Space {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Space({} maps)", self.maps.len())
+    }
+}
+
+/// Values side by side: that of index `i` for worker `w` begins `i * shape.stride + w * shape.block` behind the first.
+#[derive(Clone, Copy)]
+struct Values {
+    first: Range,
+    shape: ArrayShape,
+}
+
+impl Values {
+    fn of(map: &Map) -> Option<Values> {
+        let shape = map.array_shape()?;
+        let first = map.find(&0u32.to_ne_bytes(), 0)?;
+        Some(Values { first, shape })
+    }
+
+    /// The value at an index for a worker. It is as much part of the map as the first one, by the array's shape.
+    #[inline(always)]
+    fn at(&self, index: u32, cpu: u32) -> Option<Range> {
+        let cpu = if self.shape.block == 0 { 0 } else { cpu };
+        if index >= self.shape.entries || cpu >= self.shape.cpus {
+            return None;
+        }
+        let off = u64::from(index) * self.shape.stride + u64::from(cpu) * self.shape.block;
+        Some(Range {
+            ptr: self.first.ptr.wrapping_add(off as usize),
+            ..self.first
+        })
     }
 }
 
@@ -101,6 +139,7 @@ impl Space {
             cache: [Range::EMPTY; CACHED],
             next: 0,
             maps: Vec::new(),
+            arrays: Vec::new(),
             records: Vec::new(),
             skb: None,
             lent: Range::EMPTY,
@@ -124,6 +163,7 @@ impl Space {
             return at as u32;
         }
         self.maps.push(map.clone());
+        self.arrays.push(Values::of(map));
         (self.maps.len() - 1) as u32
     }
 
@@ -134,6 +174,7 @@ impl Space {
             self.hot = Range::EMPTY;
             self.cache = [Range::EMPTY; CACHED];
             self.maps.truncate(keep);
+            self.arrays.truncate(keep);
         }
     }
 
@@ -150,7 +191,7 @@ impl Space {
     /// The map that a program's map address stands for.
     #[inline]
     pub fn map(&self, addr: u64) -> Result<&Arc<Map>, Fault> {
-        if addr & (TAG | 0xff) != MAP_ADDR {
+        if !is_map_addr(addr) {
             return Err(Fault::HelperArgument);
         }
         self.maps
@@ -191,16 +232,45 @@ impl Space {
     #[inline]
     pub fn remember(&mut self, range: Range) -> u64 {
         let addr = range.addr();
-        let known = |r: &Range| r.addr() == addr && r.len() == range.len();
-        if known(&self.hot) {
-            return addr;
-        }
-        self.hot = range;
-        if !self.cache.iter().any(known) {
-            self.cache[self.next] = range;
+        if self.hot.addr() != addr || self.hot.len() != range.len() {
+            self.cache[self.next % CACHED] = self.hot;
             self.next = (self.next + 1) % CACHED;
+            self.hot = range;
         }
         addr
+    }
+
+    /// `bpf_map_lookup_elem` with a key that is nobody else's to change, in the stack or the frame. `None` where it is not, and for
+    /// maps that have no values.
+    #[inline]
+    pub fn find(&mut self, buf: &XdpBuff<'_>, map: u64, key: u64, cpu: u32) -> Option<u64> {
+        if !is_map_addr(map) {
+            return None;
+        }
+        let at = Space::map_index(map);
+        let found = if let Some(values) = self.arrays.get(at)? {
+            let key = self.exclusive(buf, key, 4)?;
+            values.at(index_of(key)?, cpu)
+        } else {
+            let map = self.maps.get(at)?;
+            if !map.has_values() {
+                return None;
+            }
+            map.find(self.exclusive(buf, key, map.def().key_size as usize)?, cpu)
+        };
+        Some(found.map_or(0, |range| self.remember(range)))
+    }
+
+    /// Bytes of the stack or the frame.
+    #[inline]
+    fn exclusive<'b>(&'b self, buf: &'b XdpBuff<'_>, addr: u64, len: usize) -> Option<&'b [u8]> {
+        let stack = &self.stack.0;
+        let off = (addr as usize).wrapping_sub(stack.as_ptr().addr());
+        if off >= self.low && off < self.high && len <= self.high - off {
+            return stack.get(off..off + len);
+        }
+        let off = (addr as usize).wrapping_sub(buf.data.addr());
+        packet::bytes(buf).get(off..off.checked_add(len)?)
     }
 
     /// Lets helpers reach a stack that another engine brought. The caller sees to it that it is there while helpers run.
@@ -255,18 +325,21 @@ impl Space {
 
     #[inline]
     fn resolve_shared(&mut self, addr: u64, len: usize, write: bool) -> Result<(*mut u8, Reach), Fault> {
-        for range in [self.hot].iter().chain(&self.cache) {
-            if let Some(ptr) = within(range, addr, len) {
-                let range = *range;
-                self.hot = range;
-                return if write && !range.writable {
-                    Err(Fault::ReadOnly)
-                } else {
-                    Ok((ptr, Reach::Shared))
-                };
+        let mut found = within(&self.hot, addr, len);
+        for range in &mut self.cache {
+            if found.is_some() {
+                break;
+            }
+            found = within(range, addr, len);
+            if found.is_some() {
+                std::mem::swap(&mut self.hot, range);
             }
         }
-        self.search(addr, len, write)
+        match found {
+            Some(_) if write && !self.hot.writable => Err(Fault::ReadOnly),
+            Some(ptr) => Ok((ptr, Reach::Shared)),
+            None => self.search(addr, len, write),
+        }
     }
 
     #[cold]
@@ -321,7 +394,7 @@ impl Space {
         unsafe { poke::<N>(self.stack.0.as_mut_ptr().add(at), value) };
     }
 
-    /// A load from the usual places: the frame, the value used last. `None` is for [`Space::far_load`].
+    /// A load from the usual places: the frame, the value used last. `None` is for [`Space::load`].
     #[inline(always)]
     pub fn near_load<'b, const N: usize>(
         &self,
@@ -337,19 +410,7 @@ impl Space {
         Some(unsafe { load_shared::<N>(ptr) })
     }
 
-    /// [`Space::load`] into `out`.
-    #[inline(never)]
-    pub fn far_load<const N: usize>(
-        &mut self,
-        buf: &XdpBuff<'_>,
-        addr: u64,
-        out: &mut u64,
-    ) -> Result<(), Fault> {
-        *out = self.load::<N>(buf, addr)?;
-        Ok(())
-    }
-
-    /// [`Space::store`], with the usual places looked at first.
+    /// A store to the usual places; false is for [`Space::far_store`].
     #[inline(always)]
     pub fn near_store<'b, const N: usize>(
         &mut self,
@@ -357,22 +418,41 @@ impl Space {
         buf: &mut XdpBuff<'b>,
         addr: u64,
         value: u64,
-    ) -> Result<(), Fault> {
+    ) -> bool {
         if window.store::<N>(buf, addr, value) {
-            return Ok(());
+            return true;
         }
         match within(&self.hot, addr, N) {
             Some(ptr) if self.hot.writable && ptr.addr().is_multiple_of(N) => {
                 // SAFETY: as in `near_load`; the range may be written.
                 unsafe { store_shared::<N>(ptr, value) };
-                Ok(())
+                true
             }
-            _ => self.far_store::<N>(buf, addr, value),
+            _ => false,
         }
     }
 
+    /// Adds to the 8 bytes at `addr`, which lie in the value used last; gives what they were. `None` where they do not.
+    #[inline(always)]
+    pub fn near_add(&mut self, addr: u64, delta: u64) -> Option<u64> {
+        let ptr =
+            within(&self.hot, addr, 8).filter(|ptr| self.hot.writable && ptr.addr().is_multiple_of(8))?;
+        // SAFETY: as in `near_load` and `near_store`. A load and a store, as the program has them: not one step for others.
+        unsafe {
+            let old = load_shared::<8>(ptr);
+            store_shared::<8>(ptr, old.wrapping_add(delta));
+            Some(old)
+        }
+    }
+
+    /// [`Space::store`], not inlined.
     #[inline(never)]
-    fn far_store<const N: usize>(&mut self, buf: &XdpBuff<'_>, addr: u64, value: u64) -> Result<(), Fault> {
+    pub fn far_store<const N: usize>(
+        &mut self,
+        buf: &XdpBuff<'_>,
+        addr: u64,
+        value: u64,
+    ) -> Result<(), Fault> {
         self.store::<N>(buf, addr, value)
     }
 
