@@ -14,10 +14,11 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use super::arena::Range;
 use super::packet;
+use super::values::Values;
 use super::window::{Window, peek, poke};
 use crate::hook::{SKB_SIZE, SkBuff, SkbInfo};
 use crate::insn::atomic;
-use crate::maps::{ArrayShape, Map, index_of};
+use crate::maps::{Map, index_of};
 use crate::{Fault, XdpBuff};
 
 /// Bytes of one function's stack frame (`MAX_BPF_STACK`).
@@ -89,35 +90,6 @@ unsafe impl Send for Space {}
 impl std::fmt::Debug for Space {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Space({} maps)", self.maps.len())
-    }
-}
-
-/// Values side by side: that of index `i` for worker `w` begins `i * shape.stride + w * shape.block` behind the first.
-#[derive(Clone, Copy)]
-struct Values {
-    first: Range,
-    shape: ArrayShape,
-}
-
-impl Values {
-    fn of(map: &Map) -> Option<Values> {
-        let shape = map.array_shape()?;
-        let first = map.find(&0u32.to_ne_bytes(), 0)?;
-        Some(Values { first, shape })
-    }
-
-    /// The value at an index for a worker. It is as much part of the map as the first one, by the array's shape.
-    #[inline(always)]
-    fn at(&self, index: u32, cpu: u32) -> Option<Range> {
-        let cpu = if self.shape.block == 0 { 0 } else { cpu };
-        if index >= self.shape.entries || cpu >= self.shape.cpus {
-            return None;
-        }
-        let off = u64::from(index) * self.shape.stride + u64::from(cpu) * self.shape.block;
-        Some(Range {
-            ptr: self.first.ptr.wrapping_add(off as usize),
-            ..self.first
-        })
     }
 }
 
