@@ -214,7 +214,12 @@ pub(super) fn fuse(code: &mut [Op], hook: Hook) {
         let edge = edges(ops, context.get(at..).unwrap_or_default());
         let forms = FORMS.iter().filter(|form| form.matches(ops));
         for (code, slots) in forms.map(|form| (form.code, form.line.len())).chain(edge) {
-            best = best.min_by_steps((steps[at + slots], code));
+            let to_come = if ends_line(ops[slots - 1].plain) {
+                0
+            } else {
+                steps[at + slots]
+            };
+            best = best.min_by_steps((to_come, code));
         }
         steps[at] = if ends_line(own) { 1 } else { best.0 + 1 };
         code[at].code = best.1;
