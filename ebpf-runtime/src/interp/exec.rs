@@ -539,7 +539,7 @@ fn walk<'b, W: Watch>(
             Copy32 => whole!(2, line!().copy::<4>(0), far!(4)),
             Copy64 => whole!(2, line!().copy::<8>(0), far!(8)),
             Copy8Twice => twice!(2, line!().copy::<1>(0), line!().copy::<1>(2), far!(1)),
-            FramePut8 => twice!(1, Some(line!().frame32()), line!().store8(1), skip!(1)),
+            FramePut8 => twice!(1, line!().frame32(), line!().store8(1), skip!(1)),
             Save16Twice => twice!(2, line!().save::<2, 2>(0), line!().save::<2, 2>(2), far!(2)),
             Save32Twice => twice!(2, line!().save::<4, 4>(0), line!().save::<4, 4>(2), far!(4)),
             Save8 => whole!(2, line!().save::<1, 1>(0), far!(1)),

@@ -268,9 +268,10 @@ impl Line<'_, '_> {
 
     /// A load from the function's frame.
     #[inline(always)]
-    pub fn frame32(&mut self) {
+    pub fn frame32(&mut self) -> Option<()> {
         let value = self.space.frame_load::<4>(self.ops[0].off);
         self.set(self.ops[0].dst, value);
+        Some(())
     }
 
     /// What a shift to the right leaves of a register, its last byte stored at `at`.
