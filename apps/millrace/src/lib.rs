@@ -29,6 +29,9 @@ mod capture;
 pub mod cli;
 mod config;
 pub mod control;
+#[cfg(test)]
+#[path = "../../../ebpf-runtime/tests/common/debian.rs"]
+mod debian;
 mod error;
 mod exception;
 mod explain;

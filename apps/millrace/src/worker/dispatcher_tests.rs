@@ -4,9 +4,7 @@ use millrace_driver::queue::BATCH;
 use millrace_ebpf::{EngineKind, Instance, Loader, Object, Program, RunConfig, Verdict, XdpBuff};
 
 use super::chain::Attached;
-
-#[path = "../../../../ebpf-runtime/tests/common/debian.rs"]
-mod debian;
+use crate::debian;
 
 /// Programs in the dispatcher's chain; it has places for ten.
 const PROGRAMS: usize = 3;

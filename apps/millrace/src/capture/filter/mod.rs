@@ -1,20 +1,33 @@
 //! Which frames a capture wants: a subset of tcpdump's expressions (pcap-filter(7)), parsed here, because libpcap's compiler
-//! is a C library with a parser of its own, and a few primitives cover what people type.
+//! is a C library with a parser of its own, and some primitives cover what people type.
 //!
 //! ```text
 //! expression  = term (("and" | "&&" | "or" | "||") term)*      from left to right, as tcpdump has it
 //! term        = ("not" | "!") term | "(" expression ")" | primitive
-//! primitive   = ip | ip6 | arp | tcp | udp | icmp | icmp6 | sctp
-//!             | vlan [ID] | less N | greater N | [ip | ip6] proto N
-//!             | [tcp | udp | sctp] [src | dst] port N | ... portrange A-B
-//!             | [src | dst] [host] ADDRESS | [src | dst] net ADDRESS/LENGTH | ether [src | dst] [host] MAC
+//! primitive   = ip | ip6 | arp | tcp | udp | icmp | icmp6 | igmp | sctp | esp | ah | vrrp | pim
+//!             | vlan [ID] | less N | greater N | len OP N | [ip | ip6] proto PROTOCOL | ether proto N|ip|ip6|arp
+//!             | [tcp | udp | sctp] [DIR] port PORT | ... portrange A-B
+//!             | [ip | ip6 | arp] [DIR] [host] ADDRESS
+//!             | [ip | ip6 | arp] [DIR] net ADDRESS/LENGTH | net 10.1 | net ADDRESS mask MASK
+//!             | ether [DIR] [host] MAC | [ether] broadcast | [ether | ip | ip6] multicast
+//!             | HEADER "[" OFFSET [":" SIZE] "]" ["&" N] OP N
+//! DIR         = src | dst | src or dst | src and dst
+//! HEADER      = ether | ip | ip6 | arp | tcp | udp | sctp | icmp | icmp6
+//! OP          = "=" | "==" | "!=" | "<" | "<=" | ">" | ">="
 //! ```
 //!
-//! Addresses are IPv4 or IPv6. Unlike tcpdump's, what stands behind `vlan` needs no such word: headers are found behind up
-//! to two tags in any case.
+//! An address or port that stands alone behind `and` or `or` is of the kind named before it: `port 80 or 443`. Ports may be
+//! names of /etc/services, and what is behind `[` and `&` names as `tcpflags`, `tcp-syn`, `icmptype`. Addresses are IPv4 or IPv6.
+//!
+//! Unlike tcpdump's, what stands behind `vlan` needs no such word: headers are found behind up to two tags in any case, and
+//! so are those behind IPv6 extension headers. `tcp[...]` looks into IPv6 as well.
+
+mod parse;
+#[cfg(test)]
+mod tcpdump_tests;
+mod words;
 
 use millrace_nic_models::packet::{L3, L4, Parsed, parse};
-use std::net::IpAddr;
 
 /// Deepest nesting of parentheses and `not`.
 const DEPTH: usize = 32;
@@ -42,9 +55,49 @@ enum Primitive {
     AtMost(usize),
     AtLeast(usize),
     Port(Option<L4>, Side, u16, u16),
-    /// Address in network order and how many of its bits count.
-    Net(Side, Vec<u8>, u32),
+    /// Address in network order and how many of its bits count; of which packets.
+    Net(Option<L3>, Side, Vec<u8>, u32),
     Ether(Side, [u8; 6]),
+    /// EtherType behind tags.
+    Ethertype(u16),
+    /// The low bit of the destination's first byte.
+    EtherMulticast,
+    /// 224.0.0.0/4 and ff00::/8.
+    IpMulticast(L3),
+    Length(Relation, u64),
+    /// A number at an offset of a header, of 1, 2 or 4 bytes; its bits that count.
+    Bytes(Header, usize, usize, u64, Relation, u64),
+}
+
+/// Where bytes are counted from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Header {
+    Ether,
+    L3(L3),
+    L4(L4),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Relation {
+    Equal,
+    Not,
+    Less,
+    AtMost,
+    Greater,
+    AtLeast,
+}
+
+impl Relation {
+    fn holds(self, a: u64, b: u64) -> bool {
+        match self {
+            Relation::Equal => a == b,
+            Relation::Not => a != b,
+            Relation::Less => a < b,
+            Relation::AtMost => a <= b,
+            Relation::Greater => a > b,
+            Relation::AtLeast => a >= b,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +105,7 @@ enum Side {
     Source,
     Destination,
     Either,
+    Both,
 }
 
 impl Side {
@@ -60,6 +114,7 @@ impl Side {
             Side::Source => source,
             Side::Destination => destination,
             Side::Either => source || destination,
+            Side::Both => source && destination,
         }
     }
 }
@@ -73,25 +128,14 @@ pub(crate) struct FilterError(String);
 
 impl Filter {
     pub(crate) fn parse(text: &str) -> Result<Filter, FilterError> {
-        let spaced = text
-            .replace('(', " ( ")
-            .replace(')', " ) ")
-            .replace("&&", " and ")
-            .replace("||", " or ")
-            .replace('!', " not ");
-        let words: Vec<&str> = spaced.split_whitespace().collect();
+        let words = words::split(text);
         if words.len() > WORDS {
             return Err(FilterError(format!("more than {WORDS} words")));
         }
         if words.is_empty() {
             return Ok(Filter::default());
         }
-        let mut parser = Parser { words: &words };
-        let expr = parser.expression(DEPTH)?;
-        match parser.words.first() {
-            None => Ok(Filter(Some(expr))),
-            Some(word) => Err(FilterError(format!("{word:?} is not expected there"))),
-        }
+        Ok(Filter(Some(parse::expression(&words)?)))
     }
 
     /// Whether it wants this frame, of `len` bytes as a whole, of which `data` is what lies in its first buffer.
@@ -100,204 +144,6 @@ impl Filter {
             None => true,
             Some(expr) => holds(expr, data, len, &parse(data)),
         }
-    }
-}
-
-struct Parser<'a> {
-    words: &'a [&'a str],
-}
-
-impl<'a> Parser<'a> {
-    fn next(&mut self, what: &str) -> Result<&'a str, FilterError> {
-        let (first, rest) = self
-            .words
-            .split_first()
-            .ok_or_else(|| FilterError(format!("{what} is missing at the end")))?;
-        self.words = rest;
-        Ok(first)
-    }
-
-    fn skip(&mut self, word: &str) -> bool {
-        let found = self.words.first() == Some(&word);
-        if found {
-            self.words = &self.words[1..];
-        }
-        found
-    }
-
-    fn expression(&mut self, depth: usize) -> Result<Expr, FilterError> {
-        let mut left = self.term(depth)?;
-        loop {
-            // Of equal rank, from left to right.
-            if self.skip("and") {
-                left = Expr::All(vec![left, self.term(depth)?]);
-            } else if self.skip("or") {
-                left = Expr::Any(vec![left, self.term(depth)?]);
-            } else {
-                return Ok(left);
-            }
-        }
-    }
-
-    fn term(&mut self, depth: usize) -> Result<Expr, FilterError> {
-        let Some(depth) = depth.checked_sub(1) else {
-            return Err(FilterError(format!("nested deeper than {DEPTH}")));
-        };
-        if self.skip("not") {
-            return Ok(Expr::Not(Box::new(self.term(depth)?)));
-        }
-        if self.skip("(") {
-            let inner = self.expression(depth)?;
-            return if self.skip(")") {
-                Ok(inner)
-            } else {
-                Err(FilterError("a parenthesis is not closed".into()))
-            };
-        }
-        self.primitive().map(Expr::Is)
-    }
-
-    fn primitive(&mut self) -> Result<Primitive, FilterError> {
-        let word = self.next("a condition")?;
-        let family = match word {
-            "ip" => Some(L3::Ipv4),
-            "ip6" => Some(L3::Ipv6),
-            _ => None,
-        };
-        if let Some(family) = family {
-            return if self.skip("proto") {
-                Ok(Primitive::Proto(Some(family), self.number("a protocol")?))
-            } else {
-                Ok(Primitive::L3(family))
-            };
-        }
-        let l4 = match word {
-            "tcp" => Some(L4::Tcp),
-            "udp" => Some(L4::Udp),
-            "sctp" => Some(L4::Sctp),
-            _ => None,
-        };
-        if let Some(l4) = l4 {
-            let wants_port = |word: &&str| matches!(*word, "src" | "dst" | "port" | "portrange");
-            if self.words.first().is_some_and(wants_port) {
-                let side = self.side();
-                let word = self.next("port")?;
-                return self.port(Some(l4), side, word)?.ok_or_else(|| {
-                    FilterError(format!("{word:?} stands where port or portrange was expected"))
-                });
-            }
-            return Ok(Primitive::L4(l4));
-        }
-        match word {
-            "arp" => Ok(Primitive::L3(L3::Arp)),
-            "icmp" => Ok(Primitive::L4(L4::Icmp)),
-            "icmp6" => Ok(Primitive::L4(L4::Icmpv6)),
-            "proto" => Ok(Primitive::Proto(None, self.number("a protocol")?)),
-            "less" => Ok(Primitive::AtMost(self.number("a length")?)),
-            "greater" => Ok(Primitive::AtLeast(self.number("a length")?)),
-            "vlan" => {
-                let id = self.words.first().and_then(|word| word.parse().ok());
-                if id.is_some() {
-                    self.words = &self.words[1..];
-                }
-                Ok(Primitive::Vlan(id))
-            }
-            "ether" => {
-                let side = self.side();
-                self.skip("host");
-                Ok(Primitive::Ether(side, self.mac()?))
-            }
-            "src" => self.sided(Side::Source),
-            "dst" => self.sided(Side::Destination),
-            other => self.plain(Side::Either, other),
-        }
-    }
-
-    fn side(&mut self) -> Side {
-        if self.skip("src") {
-            Side::Source
-        } else if self.skip("dst") {
-            Side::Destination
-        } else {
-            Side::Either
-        }
-    }
-
-    fn sided(&mut self, side: Side) -> Result<Primitive, FilterError> {
-        let word = self.next("an address or a port")?;
-        self.plain(side, word)
-    }
-
-    fn plain(&mut self, side: Side, word: &str) -> Result<Primitive, FilterError> {
-        if let Some(port) = self.port(None, side, word)? {
-            return Ok(port);
-        }
-        let (address, is_net) = match word {
-            "host" => (self.next("an address")?, false),
-            "net" => (self.next("a network")?, true),
-            other => (other, false),
-        };
-        let (address, length) = match address.split_once('/') {
-            Some((address, length)) if is_net => (address, Some(length)),
-            Some(_) => {
-                return Err(FilterError(format!(
-                    "{address:?} is a network; write net before it"
-                )));
-            }
-            None => (address, None),
-        };
-        let parsed: IpAddr = address
-            .parse()
-            .map_err(|_| FilterError(format!("{address:?} is neither a known word nor an address")))?;
-        let bytes = match parsed {
-            IpAddr::V4(v4) => v4.octets().to_vec(),
-            IpAddr::V6(v6) => v6.octets().to_vec(),
-        };
-        let bits = bytes.len() as u32 * 8;
-        let length = match length {
-            None => bits,
-            Some(length) => length
-                .parse()
-                .ok()
-                .filter(|length| *length <= bits)
-                .ok_or_else(|| FilterError(format!("/{length} is no prefix length of {address}")))?,
-        };
-        Ok(Primitive::Net(side, bytes, length))
-    }
-
-    fn port(&mut self, l4: Option<L4>, side: Side, word: &str) -> Result<Option<Primitive>, FilterError> {
-        match word {
-            "port" => {
-                let port = self.number("a port")?;
-                Ok(Some(Primitive::Port(l4, side, port, port)))
-            }
-            "portrange" => {
-                let range = self.next("a range of ports")?;
-                let ends = range.split_once('-');
-                let ends = ends.and_then(|(low, high)| Some((low.parse().ok()?, high.parse().ok()?)));
-                let (low, high) =
-                    ends.ok_or_else(|| FilterError(format!("{range:?} is no range such as 8000-8080")))?;
-                Ok(Some(Primitive::Port(l4, side, low, high)))
-            }
-            _ => Ok(None),
-        }
-    }
-
-    fn number<N: std::str::FromStr>(&mut self, what: &str) -> Result<N, FilterError> {
-        let word = self.next(what)?;
-        word.parse()
-            .map_err(|_| FilterError(format!("{word:?} is not {what} in numbers")))
-    }
-
-    fn mac(&mut self) -> Result<[u8; 6], FilterError> {
-        let word = self.next("a MAC address")?;
-        let bytes: Option<Vec<u8>> = word
-            .split(':')
-            .map(|part| u8::from_str_radix(part, 16).ok())
-            .collect();
-        bytes
-            .and_then(|bytes| bytes.try_into().ok())
-            .ok_or_else(|| FilterError(format!("{word:?} is no MAC address")))
     }
 }
 
@@ -326,7 +172,10 @@ fn is(primitive: &Primitive, frame: &[u8], len: usize, parsed: &Parsed) -> bool 
             l4.is_none_or(|l4| parsed.l4 == l4)
                 && side.holds(within(parsed.src_port(frame)), within(parsed.dst_port(frame)))
         }
-        Primitive::Net(side, net, bits) => {
+        Primitive::Net(family, side, net, bits) => {
+            if family.is_some_and(|family| family != parsed.l3) {
+                return false;
+            }
             let (source, destination) = if parsed.is_ip() {
                 (parsed.src_addr(frame), parsed.dst_addr(frame))
             } else if parsed.l3 == L3::Arp {
@@ -345,6 +194,27 @@ fn is(primitive: &Primitive, frame: &[u8], len: usize, parsed: &Parsed) -> bool 
         Primitive::Ether(side, mac) => {
             let at = |from: usize| frame.get(from..from + 6) == Some(&mac[..]);
             side.holds(at(6), at(0))
+        }
+        Primitive::Ethertype(ethertype) => parsed.ethertype == *ethertype,
+        Primitive::EtherMulticast => frame.first().is_some_and(|byte| byte & 1 != 0),
+        Primitive::IpMulticast(family) => {
+            let first = parsed.dst_addr(frame).first();
+            parsed.l3 == *family
+                && match family {
+                    L3::Ipv4 => first.is_some_and(|byte| byte >> 4 == 0xe),
+                    _ => first == Some(&0xff),
+                }
+        }
+        Primitive::Length(relation, n) => relation.holds(len as u64, *n),
+        Primitive::Bytes(header, off, size, mask, relation, n) => {
+            let from = match header {
+                Header::Ether => Some(0),
+                Header::L3(l3) => (parsed.l3 == *l3).then(|| parsed.l3_off()),
+                Header::L4(l4) => (parsed.l4 == *l4).then_some(parsed.l4_off),
+            };
+            let bytes = from.and_then(|from| frame.get(from + off..from + off + size));
+            let number = |bytes: &[u8]| bytes.iter().fold(0, |n, byte| n << 8 | u64::from(*byte));
+            bytes.is_some_and(|bytes| relation.holds(number(bytes) & mask, *n))
         }
     }
 }
@@ -418,6 +288,16 @@ mod tests {
             "not tcp",
             "!(tcp or arp)",
             "tcp or udp and port 53",
+            "port 80 or 53",
+            "host 10.9.9.9 or 10.1.2.3",
+            "src or dst port 53",
+            "src net 10 and dst net 192.0.2",
+            "net 10.1.0.0 mask 255.255.0.0",
+            "ip src 10.1.2.3 and ip[9] == 17 and ip[0] & 0x0f = 5",
+            "udp[2:2]=53 and len>=46 and len != 47",
+            "ether proto 0x0800 and ether[12:2] == 0x0800",
+            "ip proto \\udp",
+            "not multicast and not broadcast",
         ] {
             assert!(wants(text, &frame), "{text:?}");
             assert!(
@@ -438,6 +318,10 @@ mod tests {
             "vlan",
             "greater 1000",
             "ether dst 02:00:00:00:00:01",
+            "src and dst net 10.0.0.0/8",
+            "ip6 host 10.1.2.3 or arp host 10.1.2.3",
+            "tcp[tcpflags] & tcp-syn != 0",
+            "udp[40:4] >= 0",
             // From left to right: (udp or tcp) and port 80.
             "udp or tcp and port 80",
         ] {
@@ -453,7 +337,7 @@ mod tests {
     fn what_is_no_expression_is_refused_by_the_word_that_is_wrong() {
         for (text, word) in [
             ("tcp port", "missing"),
-            ("port http", "\"http\""),
+            ("port no-such-service", "no-such-service"),
             ("(tcp", "not closed"),
             ("tcp)", "\")\""),
             ("host nowhere.example", "nowhere.example"),
@@ -463,6 +347,11 @@ mod tests {
             ("udp and", "missing"),
             ("ether host 1:2:3", "1:2:3"),
             ("portrange 5", "\"5\""),
+            ("tcp[1:3] = 0", "1, 2 or 4"),
+            ("tcp[tcpflags = 2", "not closed"),
+            ("ip[0]", "comparison"),
+            ("tcp or 80", "\"80\""),
+            ("net 1.2.3.4.5", "1.2.3.4.5"),
         ] {
             let error = Filter::parse(text).expect_err(text).to_string();
             assert!(error.contains(word), "{text}: {error}");
