@@ -211,49 +211,28 @@ impl TxSteering {
         }
     }
 
-    /// The queue of `n` frames about which no program has an opinion, where maps say the same for all of them whatever their
-    /// hash; it counts as `n` choices. `None`, and nothing is counted, where [`choose_with`](Self::choose_with) has to be asked
-    /// for each.
-    #[inline]
-    pub fn choose_for_all(&self, rxq: Option<u16>, cpu: u16, n: u64) -> Option<u16> {
-        let (set, counter) = self.route(rxq, cpu);
-        let queue = match set {
-            Some(&[queue]) => queue,
-            None if self.queues == 1 => 0,
-            _ => return None,
-        };
-        counter.set(counter.get().wrapping_add(n));
-        Some(queue)
-    }
-
-    /// The TX queues of many frames that came from one RX queue, and on which no program has an opinion: as
-    /// [`choose`](Self::choose) for each, with maps and counters looked at once. Each of `frames` comes with its flow hash, and
-    /// is given to `put` with its queue, in order.
+    /// The TX queues of many frames that came from one RX queue, and about which no program has an opinion: as
+    /// [`choose_with`](Self::choose_with) for each, with maps and counters looked at once. `hash` gives a frame's flow hash,
+    /// and is asked only where it has a say; each frame is given to `put` with its queue, in order.
     #[inline]
     pub fn spread<T>(
         &self,
         rxq: Option<u16>,
         cpu: u16,
-        frames: impl IntoIterator<Item = (T, u32)>,
+        frames: impl IntoIterator<Item = T>,
+        mut hash: impl FnMut(&T) -> u32,
         mut put: impl FnMut(u16, T),
     ) {
         let (set, counter) = self.route(rxq, cpu);
-        let (mut n, frames) = (0, frames.into_iter());
+        let mut n = 0;
+        let frames = frames.into_iter().inspect(|_| n += 1);
         match set {
-            Some(&[one]) => frames.for_each(|(frame, _)| {
-                n += 1;
-                put(one, frame);
-            }),
-            Some(set) => frames.for_each(|(frame, hash)| {
-                n += 1;
-                put(pick(set, || hash), frame);
-            }),
+            Some(&[one]) => frames.for_each(|frame| put(one, frame)),
+            None if self.queues == 1 => frames.for_each(|frame| put(0, frame)),
+            Some(set) => frames.for_each(|frame| put(pick(set, || hash(&frame)), frame)),
             None => {
                 let queues = u32::from(self.queues);
-                frames.for_each(|(frame, hash)| {
-                    n += 1;
-                    put(scale(hash, queues) as u16, frame);
-                });
+                frames.for_each(|frame| put(scale(hash(&frame), queues) as u16, frame));
             }
         }
         counter.set(counter.get().wrapping_add(n));
@@ -451,23 +430,19 @@ mod tests {
             let want: Vec<_> = hashes()
                 .map(|(frame, hash)| (alone.choose(Some(1), 7, hash, None), frame))
                 .collect();
-            let mut got = Vec::new();
-            together.spread(Some(1), 7, hashes(), |queue, frame| got.push((queue, frame)));
+            let (mut got, mut asked) = (Vec::new(), 0);
+            let hash = |(_, hash): &(u32, u32)| {
+                asked += 1;
+                *hash
+            };
+            together.spread(Some(1), 7, hashes(), hash, |queue, (frame, _)| {
+                got.push((queue, frame))
+            });
             assert_eq!(got, want, "setup {i}");
             assert_eq!(together.stats(), alone.stats(), "setup {i}");
-
-            let mut at_once = TxSteering::new(8).unwrap();
-            setup(&mut at_once);
-            // Maps that leave no choice answer for all; where the hash has a say each frame has to be asked for.
+            // A map that leaves no choice asks for no hash.
             let one = want.iter().all(|(queue, _)| *queue == want[0].0);
-            let queue = at_once.choose_for_all(Some(1), 7, want.len() as u64);
-            assert_eq!(queue, one.then_some(want[0].0), "setup {i}");
-            let counted = if one {
-                alone.stats()
-            } else {
-                SteeringStats::default()
-            };
-            assert_eq!(at_once.stats(), counted, "setup {i}");
+            assert_eq!(asked, if one { 0 } else { want.len() }, "setup {i}");
         }
     }
 

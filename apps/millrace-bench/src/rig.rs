@@ -46,7 +46,7 @@ impl Rig {
             None => Some(Box::new(send_back)),
             Some(_) => None,
         };
-        let worker = Some(HandWorker::new(rx, tx, program, on_pass).map_err(BenchError::balancer)?);
+        let worker = Some(HandWorker::new([(rx, tx)], program, on_pass).map_err(BenchError::balancer)?);
         let mut rig = Rig {
             device,
             worker,
@@ -138,7 +138,12 @@ fn send_back(frame: PassedFrame<'_>) -> PassAction {
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        if let Some((rx, tx)) = self.worker.take().and_then(HandWorker::into_queues) {
+        for (rx, tx) in self
+            .worker
+            .take()
+            .map(HandWorker::into_queues)
+            .unwrap_or_default()
+        {
             // The device is quiesced with the port in any case.
             let _ = self.port.give_back(rx, tx);
         }

@@ -40,7 +40,7 @@ fn each_case_is_a_row_with_the_agreed_names() {
         .iter()
         .map(|row| (row["scenario"].as_str().unwrap(), row["burst"].as_u64().unwrap()))
         .collect();
-    let expected: Vec<_> = ["rx_drop", "forward", "tx", "chain"]
+    let expected: Vec<_> = ["rx_drop", "forward", "tx", "chain", "worker"]
         .into_iter()
         .flat_map(|scenario| [1, 4, 8, 32, 64].map(|burst| (scenario, burst)))
         .collect();

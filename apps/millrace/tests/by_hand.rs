@@ -3,6 +3,7 @@
 use millrace::{HandWorker, PassAction, PassHandler};
 use millrace_driver::harness::{Harness, HarnessConfig, Sent, good};
 use millrace_ebpf::{EngineKind, Instance, Program};
+use millrace_nic_models::ixgbe::desc::rx::WriteBack;
 
 const LEN: u16 = 64;
 
@@ -40,7 +41,7 @@ fn rig(tx_ring: u32, on_pass: Option<PassHandler>) -> (Harness, HandWorker) {
         ..HarnessConfig::default()
     };
     let (nic, rx, tx) = Harness::new(&config).expect("rings");
-    let worker = HandWorker::new(rx, tx, Some(says()), on_pass).expect("a worker");
+    let worker = HandWorker::new([(rx, tx)], Some(says()), on_pass).expect("a worker");
     (nic, worker)
 }
 
@@ -131,6 +132,58 @@ fn what_a_full_ring_has_no_room_for_is_counted_and_its_buffers_come_home() {
     }
     assert_eq!(worker.counter("xdp_tx"), 800);
     nic.close();
-    let (rx, tx) = worker.into_queues().expect("its queues");
-    drop((rx, tx));
+    assert_eq!(worker.into_queues().len(), 1);
+}
+
+#[test]
+fn flows_are_spread_over_the_worker_s_queues_by_the_hash_that_the_nic_gave() {
+    let config = HarnessConfig {
+        rx_ring: 256,
+        tx_ring: 256,
+        buffers: 1024,
+        ..HarnessConfig::default()
+    };
+    let (mut nics, mut pairs) = (Vec::new(), Vec::new());
+    for (nic, rx, tx) in Harness::several(&config, 3).expect("rings") {
+        nics.push(nic);
+        pairs.push((rx, tx));
+    }
+    let mut worker = HandWorker::new(pairs, Some(says()), None).expect("a worker");
+    worker.set_rxq(0, &[0, 1, 2]).expect("queues");
+    // The hash's upper bits choose; the frames themselves are all the same flow.
+    let hash = |n: u32| n.wrapping_mul(0x9e37_79b9);
+    for n in 0..150u8 {
+        let mut frame = [0u8; LEN as usize];
+        (frame[16], frame[17]) = (3, n);
+        let told = WriteBack {
+            hash: hash(n.into()),
+            rss_type: 1,
+            ..good(LEN)
+        };
+        assert_eq!(nics[0].rx.receive_frame(&frame, told), Ok(true));
+    }
+    while worker.round() > 0 {}
+    for (queue, nic) in nics.iter_mut().enumerate() {
+        let here = |n: &u8| (u64::from(hash((*n).into())) * 3) >> 32 == queue as u64;
+        let wanted: Vec<u8> = (0..150).filter(here).map(|n| !n).collect();
+        assert!(wanted.len() > 30, "{wanted:?}");
+        assert_eq!(sent(nic), wanted, "queue {queue}, in order");
+    }
+    assert_eq!(
+        (worker.counter("tx_frames"), worker.counter("steer_rxq_map")),
+        (150, 150)
+    );
+    // Without a hash from the NIC it is computed from the frame: one flow, one queue.
+    for n in 0..30u8 {
+        let mut frame = [0u8; LEN as usize];
+        (frame[16], frame[17]) = (3, n);
+        assert_eq!(nics[0].rx.receive_frame(&frame, good(LEN)), Ok(true));
+    }
+    while worker.round() > 0 {}
+    let went: Vec<usize> = nics.iter_mut().map(|nic| sent(nic).len()).collect();
+    assert_eq!(went, [30, 0, 0]);
+    for mut nic in nics {
+        nic.close();
+    }
+    assert_eq!(worker.into_queues().len(), 3);
 }

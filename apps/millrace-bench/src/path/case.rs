@@ -18,6 +18,8 @@ pub enum Scenario {
     Tx,
     /// Receive, run a program on the JIT, sort by verdict, choose one of two TX queues by the NIC's hash, send
     Chain,
+    /// The same by a whole worker of the framework, with its counters, captures to look for and second queue to poll
+    Worker,
 }
 
 /// Where descriptors and frames are when the driver's turn begins.

@@ -1,13 +1,14 @@
 //! The whole chain behind a poll: a program on every frame, verdicts sorted, a TX queue chosen for each frame that goes out,
 //! and the frames of each queue sent together.
 
-use super::rig::{Stage, Watch};
+use super::rig::{FRAME, Stage, Watch};
 use crate::BenchError;
 use arrayvec::ArrayVec;
-use millrace_driver::harness::{Harness, recall};
+use millrace_driver::harness::{Harness, good, recall};
 use millrace_driver::queue::{BATCH, RxBatch, RxQueue, TxMeta, TxQueue};
 use millrace_driver::steering::TxSteering;
 use millrace_ebpf::{EngineKind, Instance, Loader, Object, Verdict, XdpAction, XdpBuff};
+use millrace_nic_models::ixgbe::desc::rx::WriteBack;
 use millrace_nic_models::packet::build::Frame;
 use std::hint::black_box;
 use std::net::Ipv4Addr;
@@ -40,10 +41,8 @@ pub struct Chain {
 impl Chain {
     /// With a second queue pair of the same port.
     pub fn new((nic, rx, tx): (Harness, RxQueue, TxQueue)) -> Result<Chain, BenchError> {
-        let loaded = Loader::new().cpus(1).load(&Object::parse(OBJECT)?)?;
-        let program = loaded.program(Some(PROGRAM))?;
-        let moves = program.moves_edges();
-        let program = program.instance(EngineKind::default(), 0)?;
+let program = program()?;
+        let moves = program.program().moves_edges();
         let mut steering = TxSteering::new(TX_QUEUES).map_err(BenchError::balancer)?;
         // As XPS would be set up for a worker that may use both queues: flows are spread by the hash that the NIC gave.
         let queues: Vec<u16> = (0..TX_QUEUES).collect();
@@ -127,7 +126,8 @@ impl Chain {
         let to_send = frames
             .filter(|((verdict, _), _)| verdict.action() == XdpAction::Tx)
             .map(|((_, raw), i)| (i, (raw[0] >> 32) as u32));
-        self.steering.spread(Some(0), 0, to_send, |queue, i: u8| {
+        let hash = |(_, hash): &(u8, u32)| *hash;
+        self.steering.spread(Some(0), 0, to_send, hash, |queue, (i, _)| {
             // A batch has no more frames than a list has room.
             if out
                 .get_mut(usize::from(queue))
@@ -145,6 +145,29 @@ impl Drop for Chain {
         // The played NIC lets go of its buffers, so that the queues can give them back.
         self.nic.close();
     }
+}
+
+/// The program on the engine that an application has unless it says otherwise.
+pub fn program() -> Result<Instance, BenchError> {
+    let loaded = Loader::new().cpus(1).load(&Object::parse(OBJECT)?)?;
+    Ok(loaded
+        .program(Some(PROGRAM))?
+        .instance(EngineKind::default(), 0)?)
+}
+
+/// The NIC receives frames of many flows, whose hashes choose their TX queues; gives how many there was room for.
+pub fn receive_flows(nic: &mut Harness, frames: u32) -> Result<u32, BenchError> {
+    let flow = |i: u32| WriteBack {
+        hash: i.wrapping_mul(0x9e37_79b9),
+        rss_type: 1,
+        ..good(FRAME)
+    };
+    nic.rx
+        .receive(frames, flow)
+        .map_err(|error| BenchError::WrongOutcome {
+            case: "chain",
+            outcome: error.to_string(),
+        })
 }
 
 /// A frame of `len` bytes for the program to look at.

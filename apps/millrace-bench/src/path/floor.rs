@@ -77,7 +77,7 @@ impl Floor {
             match (self.case.scenario, self.case.metadata) {
                 (Scenario::RxDrop, _) => receive(rx),
                 (Scenario::Tx, _) => send(tx),
-                (Scenario::Chain, _) | (Scenario::Forward, Metadata::Plain) => {
+                (Scenario::Chain | Scenario::Worker, _) | (Scenario::Forward, Metadata::Plain) => {
                     forward(rx, tx, frames, |_| ())
                 }
                 (Scenario::Forward, Metadata::Full) => {

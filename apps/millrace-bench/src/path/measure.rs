@@ -1,9 +1,10 @@
 //! One case: the driver's turns, the floor's between them, and instructions.
 
-use super::case::{Case, State};
+use super::case::{Case, Scenario, State};
 use super::floor::Floor;
 use super::peer::{Absent, Peer};
 use super::rig::{Rig, STAGES, Stage, Unwatched, Watch};
+use super::worker::ByWorker;
 use crate::report::{Summary, round};
 use crate::{BenchError, clock, step};
 use memmap2::{Advice, MmapMut};
@@ -41,9 +42,62 @@ pub struct Share {
     pub instructions_per_packet: Option<f64>,
 }
 
+/// Whose turns are measured.
+enum Player {
+    /// The driver's queues, used as a scenario has it.
+    Queues(Box<Rig>),
+    /// A worker of the framework.
+    Worker(Box<ByWorker>),
+}
+
+impl Player {
+    fn new(case: &Case) -> Result<Player, BenchError> {
+        Ok(match case.scenario {
+            Scenario::Worker => Player::Worker(Box::new(ByWorker::new(case)?)),
+            _ => Player::Queues(Box::new(Rig::new(case)?)),
+        })
+    }
+
+    fn page_bytes(&self) -> usize {
+        match self {
+            Player::Queues(rig) => rig.page_bytes(),
+            Player::Worker(worker) => worker.page_bytes(),
+        }
+    }
+
+    fn supply(&mut self, before: u32, frames: u32) -> Result<(), BenchError> {
+        match self {
+            Player::Queues(rig) => rig.supply(before, frames),
+            Player::Worker(worker) => worker.supply(before, frames),
+        }
+    }
+
+    fn recall(&self) {
+        match self {
+            Player::Queues(rig) => rig.recall(),
+            Player::Worker(worker) => worker.recall(),
+        }
+    }
+
+    #[inline]
+    fn drain(&mut self, frames: usize) {
+        match self {
+            Player::Queues(rig) => rig.drain(frames),
+            Player::Worker(worker) => worker.drain_with(frames, &mut Unwatched),
+        }
+    }
+
+    fn drain_with(&mut self, frames: usize, watch: &mut impl Watch) {
+        match self {
+            Player::Queues(rig) => rig.drain_with(frames, watch),
+            Player::Worker(worker) => worker.drain_with(frames, watch),
+        }
+    }
+}
+
 /// The driver's turns, with the NIC's between them.
 pub struct Turns {
-    rig: Rig,
+    player: Player,
     floor: Floor,
     /// Memory that is read to push out everything else, and whether what the driver keeps for itself comes back.
     thrash: Option<MmapMut>,
@@ -61,17 +115,17 @@ impl Turns {
             State::L3 => 2 * clock::cache_bytes(2),
             State::Cold => 2 * clock::cache_bytes(3),
         };
-        let rig = Rig::new(case)?;
+        let player = Player::new(case)?;
         let mut turns = Turns {
-            floor: Floor::new(case, rig.page_bytes())?,
-            rig,
+            floor: Floor::new(case, player.page_bytes())?,
+            player,
             thrash: (bytes > 0).then(|| thrash(bytes)).transpose()?,
             recall: case.state == State::L3,
             frames: case.ring / 2,
             last: 0,
         };
         for _ in 0..2 * WARM_UP {
-            turns.turn(Rig::drain)?;
+            turns.turn(Player::drain)?;
             turns.floor_turn(Floor::drain);
         }
         Ok(turns)
@@ -79,17 +133,17 @@ impl Turns {
 
     /// Bytes of a page of the packet buffers.
     pub fn page_bytes(&self) -> usize {
-        self.rig.page_bytes()
+        self.player.page_bytes()
     }
 
-    fn turn<T>(&mut self, turn: impl FnOnce(&mut Rig, usize) -> T) -> Result<T, BenchError> {
-        self.rig.supply(self.last, self.frames)?;
+    fn turn<T>(&mut self, turn: impl FnOnce(&mut Player, usize) -> T) -> Result<T, BenchError> {
+        self.player.supply(self.last, self.frames)?;
         self.last = self.frames;
         self.push_out();
         if self.recall {
-            self.rig.recall();
+            self.player.recall();
         }
-        Ok(turn(&mut self.rig, self.frames as usize))
+        Ok(turn(&mut self.player, self.frames as usize))
     }
 
     fn floor_turn<T>(&mut self, turn: impl FnOnce(&mut Floor, usize) -> T) -> T {
@@ -121,9 +175,9 @@ impl Turns {
         let (mut used, mut ours, mut floors) = (0, Vec::new(), Vec::new());
         let mut theirs: Vec<Vec<f64>> = vec![Vec::new(); peers.len()];
         while used < nanos || ours.len() < LEAST_TURNS {
-            let spent = self.turn(|rig, frames| {
+            let spent = self.turn(|player, frames| {
                 let start = clock::wall_nanos();
-                rig.drain(frames);
+                player.drain(frames);
                 clock::wall_nanos() - start
             })?;
             let floor = self.floor_turn(|floor, frames| {
@@ -164,7 +218,7 @@ impl Turns {
 
     /// Instructions a frame, by single steps over a turn.
     pub fn instructions(&mut self) -> Result<f64, BenchError> {
-        let counted = self.turn(|rig, frames| step::count(|| rig.drain(frames)))?;
+        let counted = self.turn(|player, frames| step::count(|| player.drain(frames)))?;
         let ((), count) = counted.map_err(BenchError::Counting)?;
         Ok(count as f64 / f64::from(self.frames))
     }
@@ -180,7 +234,7 @@ impl Turns {
                 nanos: [0; STAGES],
                 times: [0; STAGES],
             };
-            self.turn(|rig, frames| rig.drain_with(frames, &mut watch))?;
+            self.turn(|player, frames| player.drain_with(frames, &mut watch))?;
             for ((all, nanos), times) in nanos.iter_mut().zip(watch.nanos).zip(watch.times) {
                 let own = nanos as f64 - cost * f64::from(times);
                 all.push(own.max(0.0) / f64::from(self.frames));
@@ -191,7 +245,7 @@ impl Turns {
             failure: None,
         };
         if count {
-            self.turn(|rig, frames| rig.drain_with(frames, &mut counted))?;
+            self.turn(|player, frames| player.drain_with(frames, &mut counted))?;
             if let Some(error) = counted.failure {
                 return Err(BenchError::Counting(error));
             }

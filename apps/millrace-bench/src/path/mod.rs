@@ -12,6 +12,7 @@ mod floor;
 mod measure;
 mod peer;
 pub mod rig;
+mod worker;
 
 use crate::report::{self, Line, Report, Summary, or_dash, round};
 use crate::{BenchError, clock};
@@ -283,7 +284,13 @@ fn cases(args: &Args) -> Vec<Case> {
     }
     let scenarios = or(
         &args.scenarios,
-        &[Scenario::RxDrop, Scenario::Forward, Scenario::Tx, Scenario::Chain],
+        &[
+            Scenario::RxDrop,
+            Scenario::Forward,
+            Scenario::Tx,
+            Scenario::Chain,
+            Scenario::Worker,
+        ],
     );
     let bursts = or(&args.bursts, &BURSTS);
     let paths = or(&args.paths, &[CpuPath::best()]);
@@ -381,6 +388,7 @@ fn gated_cases() -> Vec<Case> {
         for (scenario, metadata) in [
             (Scenario::Forward, Metadata::Full),
             (Scenario::Chain, Metadata::Plain),
+            (Scenario::Worker, Metadata::Plain),
         ] {
             cases.push(Case {
                 scenario,

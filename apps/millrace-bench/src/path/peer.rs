@@ -39,8 +39,8 @@ pub type Absent = String;
 impl Peer {
     /// Starts a peer of `dir` and warms it up.
     pub fn start(dir: &Path, program: &str, variant: &str, case: &Case) -> Result<Peer, Absent> {
-        if case.scenario == Scenario::Chain {
-            return Err("has no programs; its forward row is what the chain adds to".to_owned());
+        if matches!(case.scenario, Scenario::Chain | Scenario::Worker) {
+            return Err("has no programs; its forward row is what these add to".to_owned());
         }
         if case.metadata == Metadata::Full {
             return Err("metadata is read with each mbuf: see the plain row".to_owned());

@@ -6,7 +6,6 @@ use crate::BenchError;
 use millrace_driver::harness::{Harness, HarnessConfig, good, recall};
 use millrace_driver::mem::PageSize;
 use millrace_driver::queue::{BATCH, RxBatch, RxQueue, TxMeta, TxQueue};
-use millrace_nic_models::ixgbe::desc::rx::WriteBack;
 use std::hint::black_box;
 
 /// Length of every frame; the bench touches the first line of each.
@@ -24,7 +23,7 @@ const ALL: [u8; BATCH] = {
 };
 
 /// How many parts a turn may have.
-pub const STAGES: usize = 6;
+pub const STAGES: usize = 7;
 
 /// A part of the driver's turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +40,8 @@ pub enum Stage {
     Push,
     /// `TxQueue::submit`: the doorbell, and taking back what was sent.
     Submit,
+    /// All of it, by a worker of the framework.
+    Round,
 }
 
 impl Stage {
@@ -52,6 +53,7 @@ impl Stage {
         Stage::Work,
         Stage::Push,
         Stage::Submit,
+        Stage::Round,
     ];
 
     pub fn name(self) -> &'static str {
@@ -62,6 +64,7 @@ impl Stage {
             Stage::Work => "work",
             Stage::Push => "push",
             Stage::Submit => "submit",
+            Stage::Round => "round",
         }
     }
 }
@@ -82,7 +85,8 @@ impl Watch for Unwatched {
     }
 }
 
-fn harness(case: &Case) -> HarnessConfig {
+/// How the rings of a case are built.
+pub fn harness(case: &Case) -> HarnessConfig {
     HarnessConfig {
         rx_ring: case.ring,
         tx_ring: case.ring,
@@ -166,7 +170,7 @@ impl Rig {
         };
         let received = match self.case.scenario {
             Scenario::Tx => self.lay_ready(frames),
-            Scenario::Chain => self.receive_flows(frames)?,
+            Scenario::Chain | Scenario::Worker => chain::receive_flows(&mut self.nic, frames)?,
             _ => self.nic.rx.receive_same(frames, good(FRAME).encode()),
         };
         if (sent, received) == (should, frames) {
@@ -190,22 +194,6 @@ impl Rig {
         }
     }
 
-    /// Frames of many flows, whose hashes choose their TX queues.
-    fn receive_flows(&mut self, frames: u32) -> Result<u32, BenchError> {
-        let flow = |i: u32| WriteBack {
-            hash: i.wrapping_mul(0x9e37_79b9),
-            rss_type: 1,
-            ..good(FRAME)
-        };
-        self.nic
-            .rx
-            .receive(frames, flow)
-            .map_err(|error| BenchError::WrongOutcome {
-                case: "chain",
-                outcome: error.to_string(),
-            })
-    }
-
     fn lay_ready(&mut self, frames: u32) -> u32 {
         let mut ready = 0;
         for batch in &mut self.batches {
@@ -226,7 +214,7 @@ impl Rig {
     pub fn drain_with(&mut self, frames: usize, watch: &mut impl Watch) {
         match (self.case.scenario, self.case.metadata) {
             (Scenario::Tx, _) => self.send(watch),
-            (Scenario::Chain, _) => self.chain(frames, watch),
+            (Scenario::Chain | Scenario::Worker, _) => self.chain(frames, watch),
             (Scenario::RxDrop, Metadata::Plain) => self.poll(frames, watch, |_| (), false),
             (Scenario::RxDrop, Metadata::Full) => self.poll(frames, watch, look_at_all, false),
             (Scenario::Forward, Metadata::Plain) => {

@@ -118,10 +118,10 @@ impl Line for Row {
 
 /// Runs the bench and prints the report.
 pub fn run(args: &Args) -> Result<(), BenchError> {
-    if args.scenario == Scenario::Chain {
+    if matches!(args.scenario, Scenario::Chain | Scenario::Worker) {
         return Err(BenchError::Unknown {
             what: "scenario of several workers",
-            name: "chain".to_owned(),
+            name: args.scenario.to_string(),
             known: "rx_drop, forward, tx".to_owned(),
         });
     }

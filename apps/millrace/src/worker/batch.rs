@@ -5,6 +5,7 @@ use super::counters::{Counter, LocalCounters};
 use crate::capture::tap::{Said, Tap};
 use crate::exception::TapPort;
 use arrayvec::ArrayVec;
+use millrace_driver::hint::{HintKind, HintLayout};
 use millrace_driver::mem::Frame;
 use millrace_driver::queue::{BATCH, BufferView, RxBatch, RxQueue, TxMeta, TxQueue, TxRefused};
 use millrace_driver::steering::{TxFrame, TxSteering, flow_hash};
@@ -34,7 +35,7 @@ pub(crate) struct Slot {
     /// A capture in front of or behind the program.
     pub(crate) tapped: Option<Box<Tap>>,
     pub(crate) steering: TxSteering,
-    /// Toeplitz key for the flow hash of last resort.
+    /// Toeplitz key for the flow hash of frames that the NIC gave none.
     pub(crate) key: [u8; 40],
     pub(crate) tap: Option<Arc<TapPort>>,
     pub(crate) counters: LocalCounters,
@@ -81,6 +82,8 @@ pub(crate) struct Scratch {
     pub(crate) ports: usize,
     pub(crate) handler: Option<PassHandler>,
     pub(crate) away: ArrayVec<Away, BATCH>,
+    /// Frames of the batch that another queue of the port shall send: the queue, and their numbers.
+    pub(crate) others: ArrayVec<(u16, u8), BATCH>,
     /// Frames of several buffers are joined here before they are written to the tap or copied to another port.
     pub(crate) joined: Vec<u8>,
     verdicts: [Verdict; BATCH],
@@ -101,6 +104,7 @@ impl Scratch {
             ports,
             handler,
             away: ArrayVec::new(),
+            others: ArrayVec::new(),
             joined: Vec::with_capacity(64 << 10),
             verdicts: [Verdict::default(); BATCH],
             extents: [(0, 0); BATCH],
@@ -112,7 +116,8 @@ impl Scratch {
 }
 
 impl Slot {
-    /// Polls once and deals with what came; frames for other queues are left in `scratch.away`. Returns how many came.
+    /// Polls once and deals with what came; frames for other queues are left in `scratch.others`, those for other ports in
+    /// `scratch.away`. Returns how many came.
     ///
     /// What the frames have in common is done once for all of them: counting, the program's entry, the choice of a TX queue
     /// where maps say the same for each, and the push into the ring.
@@ -246,78 +251,54 @@ impl Slot {
         }
     }
 
-    /// Sends the frames of `scratch.out` out of this port, each on the queue that steering chooses.
+    /// Sends the frames of `scratch.out` out of this port, each on the queue that steering chooses: those for this queue at
+    /// once, the others are left in `scratch.others`.
     fn transmit(&mut self, scratch: &mut Scratch) {
         let frames = std::mem::take(&mut scratch.out);
-        if frames == 0 {
+        let Some(pair) = self.pair.as_mut().filter(|_| frames != 0) else {
             return;
-        }
-        // Most often one queue is to send whatever came in on this one.
-        let whole = self.batch.buffers() == self.batch.len();
-        let same = if whole && !self.steering.has_program() {
-            let n = u64::from(frames.count_ones());
-            self.steering.choose_for_all(Some(self.queue), scratch.cpu, n)
-        } else {
-            None
         };
         let (mut own, mut count) = ([0u8; BATCH], 0);
-        for i in bits(frames) {
-            if same != Some(self.queue) {
-                let queue = same.unwrap_or_else(|| self.choose(i, scratch.cpu));
-                // A frame that lost buffers at its end is sent as what is left.
-                if queue != self.queue || !self.batch.is_whole(i) {
-                    self.send_away(i, self.port, Some(queue), scratch);
-                    continue;
-                }
+        let mut put = |queue, i: usize| {
+            if queue == self.queue {
+                // There are no more bits than places.
+                own[count % BATCH] = i as u8;
+                count += 1;
+            } else {
+                let _ = scratch.others.try_push((queue, i as u8));
             }
-            // There are no more bits than places.
-            own[count % BATCH] = i as u8;
-            count += 1;
-        }
-        self.push(&own[..count.min(BATCH)]);
-    }
-
-    /// The TX queue for frame `i`.
-    fn choose(&mut self, i: usize, cpu: u16) -> u16 {
-        let mut opinion = None;
+        };
+        let rxq = Some(self.queue);
         if self.steering.has_program() {
-            let mut raw = [0u8; 32];
-            let given = self.batch.raw(i);
-            let len = given.len().min(raw.len());
-            raw[..len].copy_from_slice(&given[..len]);
-            let whole = self.batch.frame_len(i);
-            opinion = self.steering.run_program(TxFrame {
-                data: self.batch.data_mut(i),
-                len: whole,
-                raw: &raw[..len],
-                rxq: Some(self.queue),
-            });
+            for i in bits(frames) {
+                let opinion = opinion(&mut self.steering, &mut self.batch, i, self.queue);
+                let hash = || flow(pair.rx.hint_layout(), &self.key, &self.batch, i);
+                put(self.steering.choose_with(rxq, scratch.cpu, hash, opinion), i);
+            }
+        } else {
+            let hash = |i: &usize| flow(pair.rx.hint_layout(), &self.key, &self.batch, *i);
+            self.steering.spread(rxq, scratch.cpu, bits(frames), hash, put);
         }
-        let (batch, key) = (&self.batch, &self.key);
-        let hash = || flow_hash(key, batch.data(i)).unwrap_or(0);
-        self.steering.choose_with(Some(self.queue), cpu, hash, opinion)
+        let mut own = &mut own[..count.min(BATCH)];
+        if self.batch.buffers() != self.batch.len() {
+            let whole = part_whole(&self.batch, own, self.queue, &mut scratch.others);
+            own = &mut own[..whole];
+        }
+        push(pair, &mut self.batch, own, &mut self.counters);
     }
 
-    /// Puts frames of the batch into this queue's ring, in order.
-    fn push(&mut self, frames: &[u8]) {
-        let Some(pair) = &mut self.pair else { return };
-        let (mut left, mut sent) = (frames, 0);
-        loop {
-            let taken = pair.tx.push_frames(&mut self.batch, left, &TxMeta::NONE);
-            sent += taken as u64;
-            let Some((refused, rest)) = left.get(taken..).and_then(<[u8]>::split_first) else {
-                break;
-            };
-            // Once more with what the device has sent taken back; that tells, too, what is wrong with it.
-            pair.tx.submit();
-            pair.tx.reclaim();
-            let outcome = self
-                .batch
-                .move_to(usize::from(*refused), &mut pair.tx, &TxMeta::NONE);
-            self.counters.add(sent_as(&outcome), 1);
-            left = rest;
+    /// Puts frames of another queue's batch into this queue's ring, in order.
+    pub(crate) fn push_from(&mut self, batch: &mut RxBatch, frames: &[u8]) {
+        match &mut self.pair {
+            Some(pair) => push(pair, batch, frames, &mut self.counters),
+            None => self.counters.add(Counter::TxNoQueue, frames.len() as u64),
         }
-        self.counters.add(Counter::TxFrames, sent);
+    }
+
+    /// Whether frames of `batch` can be put into this queue's ring as they are.
+    pub(crate) fn shares_memory(&self, batch: &RxBatch) -> bool {
+        let region = batch.region().zip(self.pair.as_ref());
+        region.is_some_and(|(region, pair)| Arc::ptr_eq(region, pair.tx.region()))
     }
 
     fn redirect(&mut self, i: usize, verdict: Verdict, scratch: &mut Scratch) {
@@ -333,7 +314,7 @@ impl Slot {
         }
     }
 
-    fn send_away(&mut self, i: usize, port: usize, queue: Option<u16>, scratch: &mut Scratch) {
+    pub(crate) fn send_away(&mut self, i: usize, port: usize, queue: Option<u16>, scratch: &mut Scratch) {
         match self.batch.take(i) {
             // There is room for a whole batch and the worker empties it after each.
             Some(frame) => {
@@ -396,6 +377,70 @@ impl Slot {
         self.counters.set(Counter::SteerCpu, steering.cpu_map);
         self.counters.set(Counter::SteerHash, steering.fallback);
         self.counters.publish();
+    }
+}
+
+/// Puts frames of a batch into a ring, in order.
+fn push(pair: &mut QueuePair, batch: &mut RxBatch, frames: &[u8], counters: &mut LocalCounters) {
+    let (mut left, mut sent) = (frames, 0);
+    loop {
+        let taken = pair.tx.push_frames(batch, left, &TxMeta::NONE);
+        sent += taken as u64;
+        let Some((refused, rest)) = left.get(taken..).and_then(<[u8]>::split_first) else {
+            break;
+        };
+        // Once more with what the device has sent taken back; that tells, too, what is wrong with it.
+        pair.tx.submit();
+        pair.tx.reclaim();
+        let outcome = batch.move_to(usize::from(*refused), &mut pair.tx, &TxMeta::NONE);
+        counters.add(sent_as(&outcome), 1);
+        left = rest;
+    }
+    counters.add(Counter::TxFrames, sent);
+}
+
+/// Brings those of `frames` to the front that have all their buffers; the others go the long way, on which what is left of them
+/// becomes a frame. Gives how many are whole.
+#[cold]
+fn part_whole(
+    batch: &RxBatch,
+    frames: &mut [u8],
+    queue: u16,
+    others: &mut ArrayVec<(u16, u8), BATCH>,
+) -> usize {
+    let mut whole = 0;
+    for at in 0..frames.len() {
+        let i = frames[at];
+        if batch.is_whole(usize::from(i)) {
+            frames[whole] = i;
+            whole += 1;
+        } else {
+            let _ = others.try_push((queue, i));
+        }
+    }
+    whole
+}
+
+/// What a steering program says about the TX queue of frame `i`.
+fn opinion(steering: &mut TxSteering, batch: &mut RxBatch, i: usize, queue: u16) -> Option<i32> {
+    let mut raw = [0u8; 32];
+    let given = batch.raw(i);
+    let len = given.len().min(raw.len());
+    raw[..len].copy_from_slice(&given[..len]);
+    let whole = batch.frame_len(i);
+    steering.run_program(TxFrame {
+        data: batch.data_mut(i),
+        len: whole,
+        raw: &raw[..len],
+        rxq: Some(queue),
+    })
+}
+
+/// The flow hash of frame `i`: the NIC's where its write-back has one, else computed from the frame.
+fn flow(layout: &HintLayout, key: &[u8; 40], batch: &RxBatch, i: usize) -> u32 {
+    match layout.get(HintKind::RssHash, batch.raw(i)) {
+        Some(hash) => hash as u32,
+        None => flow_hash(key, batch.data(i)).unwrap_or(0),
     }
 }
 

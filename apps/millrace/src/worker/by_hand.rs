@@ -10,15 +10,16 @@ use super::run::{Command, Reply, Worker, WorkerStats};
 use super::wake::Waker;
 use crate::AppError;
 use millrace_driver::queue::{RxBatch, RxQueue, TxQueue};
-use millrace_driver::steering::TxSteering;
+use millrace_driver::steering::{SteeringError, TxSteering};
 use millrace_ebpf::Instance;
 use std::sync::Arc;
 
-/// One worker with one queue pair, stepped by whoever holds it. It does what the worker of an application does; control
-/// cannot reach it.
+/// One worker with queue pairs of one port, stepped by whoever holds it. It does what the worker of an application does;
+/// control cannot reach it.
 pub struct HandWorker {
     worker: Worker,
-    counters: Arc<SharedCounters>,
+    /// A queue's each, in the order of the pairs.
+    counters: Vec<Arc<SharedCounters>>,
     /// The other end of the worker's mailbox, which nobody uses.
     _control: Mailbox<Command, Reply>,
 }
@@ -30,49 +31,50 @@ impl std::fmt::Debug for HandWorker {
 }
 
 impl HandWorker {
-    /// Takes a port's queue pair; what comes in on it goes out on it, as an application has it at first. `program` runs in
-    /// front of it; `on_pass` is called for what passes.
+    /// Takes queue pairs of one port, numbered from 0 in their order; what comes in on one goes out on it, as an application
+    /// has it at first. `program` runs in front of the first of them; `on_pass` is called for what passes.
     pub fn new(
-        rx: RxQueue,
-        tx: TxQueue,
+        pairs: impl IntoIterator<Item = (RxQueue, TxQueue)>,
         program: Option<Instance>,
         on_pass: Option<PassHandler>,
     ) -> Result<HandWorker, AppError> {
-        let queue = tx.id();
-        let steering = |source| AppError::Steering {
-            port: "of a worker by hand".to_owned(),
-            source,
-        };
-        let mut maps = TxSteering::new(queue.saturating_add(1)).map_err(steering)?;
-        maps.set_rxq(queue, &[queue]).map_err(steering)?;
+        let pairs: Vec<_> = pairs.into_iter().collect();
+        let n = u16::try_from(pairs.len()).unwrap_or(u16::MAX);
+        let mut program = program.map(|instance| Box::new(Attached::single(instance)));
         let waker = Waker::new().map_err(|source| AppError::Io {
             what: "eventfd",
             source,
         })?;
         let doorstep = Doorstep::new(waker.clone());
         let routes = Routes {
-            ports: vec![(0..=queue).map(|_| QueueRoute::new(0, 0)).collect()],
+            ports: vec![(0..pairs.len()).map(|slot| QueueRoute::new(0, slot)).collect()],
             doorsteps: vec![doorstep.clone()],
         };
-        let counters = SharedCounters::new();
-        let slot = Slot {
-            port: 0,
-            queue,
-            ifindex: 1,
-            pair: Some(QueuePair { rx, tx, irq: None }),
-            batch: Box::new(RxBatch::new()),
-            program: program.map(|instance| Box::new(Attached::single(instance))),
-            tapped: None,
-            steering: maps,
-            key: [0; 40],
-            tap: None,
-            counters: LocalCounters::new(counters.clone()),
-        };
+        let (mut slots, mut counters) = (Vec::new(), Vec::new());
+        for (queue, (rx, tx)) in (0u16..).zip(pairs) {
+            let mut maps = TxSteering::new(n).map_err(steering)?;
+            maps.set_rxq(queue, &[queue]).map_err(steering)?;
+            let shared = SharedCounters::new();
+            counters.push(shared.clone());
+            slots.push(Slot {
+                port: 0,
+                queue,
+                ifindex: 1,
+                pair: Some(QueuePair { rx, tx, irq: None }),
+                batch: Box::new(RxBatch::new()),
+                program: program.take(),
+                tapped: None,
+                steering: maps,
+                key: [0; 40],
+                tap: None,
+                counters: LocalCounters::new(shared),
+            });
+        }
         let (control, inbox) = mailbox(waker);
         let policy = IdlePolicy::busy_poll();
         let worker = Worker {
             id: 0,
-            slots: vec![slot],
+            slots,
             open: true,
             inbox,
             doorstep,
@@ -89,6 +91,21 @@ impl HandWorker {
         })
     }
 
+    /// Frames received on `queue` leave through one of `tx`, chosen by their hash.
+    pub fn set_rxq(&mut self, queue: u16, tx: &[u16]) -> Result<(), AppError> {
+        match self.worker.slots.get_mut(usize::from(queue)) {
+            Some(slot) => slot.steering.set_rxq(queue, tx).map_err(steering),
+            None => Ok(()),
+        }
+    }
+
+    /// At most so many frames come with one poll.
+    pub fn set_burst(&mut self, burst: usize) {
+        for slot in &mut self.worker.slots {
+            slot.batch.set_limit(burst);
+        }
+    }
+
     /// One round of the worker's loop: a poll, the program, what follows from its verdicts, a doorbell. Gives how many frames it
     /// dealt with.
     #[inline]
@@ -96,9 +113,16 @@ impl HandWorker {
         self.worker.round()
     }
 
-    /// The queue's counters by name, as of the last round that found work: see [`COUNTERS`](crate::COUNTERS).
+    /// The queues' counters by name, added up, as of the last round that found work: see [`COUNTERS`](crate::COUNTERS).
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
-        self.counters.snapshot()
+        let mut queues = self.counters.iter().map(|queue| queue.snapshot());
+        let mut sum = queues.next().unwrap_or_default();
+        for queue in queues {
+            for ((_, sum), (_, value)) in sum.iter_mut().zip(queue) {
+                *sum += value;
+            }
+        }
+        sum
     }
 
     /// One of them; 0 if there is none of that name.
@@ -116,9 +140,23 @@ impl HandWorker {
         slot.program.as_ref()?.last_fault()
     }
 
-    /// The queues, to be given back to their port; nothing is left in the worker. `None` does not happen.
-    pub fn into_queues(mut self) -> Option<(RxQueue, TxQueue)> {
-        let pair = self.worker.give(0)?;
-        Some((pair.rx, pair.tx))
+    /// What the driver and the worker keep of each queue, for a bench that counts what lies in caches.
+    pub fn queues(&self) -> impl Iterator<Item = (&RxQueue, &TxQueue, &RxBatch)> {
+        let slots = self.worker.slots.iter();
+        slots.filter_map(|slot| Some((&slot.pair.as_ref()?.rx, &slot.pair.as_ref()?.tx, &*slot.batch)))
+    }
+
+    /// The queues, to be given back to their port; nothing is left in the worker.
+    pub fn into_queues(mut self) -> Vec<(RxQueue, TxQueue)> {
+        let slots = 0..self.worker.slots.len();
+        let pairs = slots.filter_map(|slot| self.worker.give(slot));
+        pairs.map(|pair| (pair.rx, pair.tx)).collect()
+    }
+}
+
+fn steering(source: SteeringError) -> AppError {
+    AppError::Steering {
+        port: "of a worker by hand".to_owned(),
+        source,
     }
 }

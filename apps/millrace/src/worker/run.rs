@@ -10,6 +10,7 @@ use crate::capture::tap::Tap;
 use arrayvec::ArrayVec;
 use crossbeam::utils::CachePadded;
 use millrace_driver::mem::Frame;
+use millrace_driver::queue::{BATCH, RxBatch};
 use millrace_driver::steering::{TxChooser, TxFrame, TxSteering, flow_hash};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::sync::Arc;
@@ -118,6 +119,9 @@ impl Worker {
         for at in 0..receiving {
             let received = self.slots[at].receive(&mut self.scratch);
             work += received;
+            if !self.scratch.others.is_empty() {
+                self.send_to_others(at);
+            }
             if !self.scratch.away.is_empty() {
                 self.send_away(at);
             }
@@ -134,7 +138,40 @@ impl Worker {
         work
     }
 
-    /// Frames that slot `from` received and that another queue shall send.
+    /// Frames of the batch of slot `from` that other queues of its port shall send: a queue's at once where it is this
+    /// worker's, too, and else by way of `scratch.away`.
+    fn send_to_others(&mut self, from: usize) {
+        let mut others = std::mem::take(&mut self.scratch.others);
+        while let Some(&(queue, _)) = others.first() {
+            let mut frames = ArrayVec::<u8, BATCH>::new();
+            others.retain(|(to, i)| {
+                let here = *to == queue;
+                if here {
+                    frames.push(*i);
+                }
+                !here
+            });
+            let port = self.slots[from].port;
+            let route = self.routes.get(port, queue);
+            let own = route
+                .filter(|route| route.worker == self.id)
+                .map(|route| route.slot);
+            let both = own.and_then(|to| self.slots.get_disjoint_mut([from, to]).ok());
+            let whole = |batch: &RxBatch| frames.iter().all(|i| batch.is_whole(usize::from(*i)));
+            match both {
+                Some([from, to]) if to.shares_memory(&from.batch) && whole(&from.batch) => {
+                    to.push_from(&mut from.batch, &frames);
+                }
+                _ => {
+                    for i in frames {
+                        self.slots[from].send_away(usize::from(i), port, Some(queue), &mut self.scratch);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Frames that slot `from` received and that a queue of another worker or port shall send.
     fn send_away(&mut self, from: usize) {
         while let Some(mut away) = self.scratch.away.pop_at(0) {
             let queue = away
