@@ -257,6 +257,39 @@ impl HintLayout {
         &self.fields
     }
 
+    /// A field as [`HintReader`] reads it; `None` where it is absent, software-only or a boolean, or lies across two words.
+    pub fn reader(&self, kind: HintKind) -> Option<HintReader> {
+        let field = self.field(kind);
+        let loc = field.loc.filter(|_| field.source == Source::Hardware)?;
+        let (word, shift) = place(loc.offset, loc.width).filter(|_| loc.shift < 8 * loc.width)?;
+        let test = match field.valid {
+            None => WordTest {
+                word: 0,
+                mask: 0,
+                value: 0,
+                negate: false,
+            },
+            Some(test) => {
+                let (word, shift) = place(test.offset, test.width)?;
+                WordTest {
+                    word,
+                    mask: (test.mask & bytes(test.width)) << shift,
+                    value: test
+                        .value
+                        .checked_shl(shift)
+                        .filter(|_| test.value <= bytes(test.width))?,
+                    negate: test.negate,
+                }
+            }
+        };
+        Some(HintReader {
+            word,
+            shift: shift + u32::from(loc.shift),
+            mask: loc.mask & (bytes(loc.width) >> loc.shift),
+            test,
+        })
+    }
+
     /// Reads one field from a raw write-back: its value, `1` for a boolean that holds, or `None` when the
     /// field is absent, software-only or not valid for this packet. The slow, obvious way; engines inline
     /// [`Field::loc`] and [`Field::valid`] instead.
@@ -269,6 +302,52 @@ impl HintLayout {
             Some(loc) => loc.load(raw),
             None => Some(1),
         }
+    }
+}
+
+/// The word and the bit in it at which `width` bytes begin, if they end in that word.
+fn place(offset: u8, width: u8) -> Option<(usize, u32)> {
+    let within = offset % 8;
+    (width > 0 && within + width <= 8).then_some((usize::from(offset / 8), 8 * u32::from(within)))
+}
+
+/// All bits of `width` bytes.
+fn bytes(width: u8) -> u64 {
+    u64::MAX >> (64 - 8 * u32::from(width.clamp(1, 8)))
+}
+
+/// One field of a layout, made ready for many write-backs: see [`HintLayout::reader`]. It reads write-backs as 64-bit words, as
+/// [`RxBatch::raws16`](crate::queue::RxBatch::raws16) gives them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HintReader {
+    word: usize,
+    shift: u32,
+    mask: u64,
+    test: WordTest,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct WordTest {
+    word: usize,
+    mask: u64,
+    value: u64,
+    negate: bool,
+}
+
+impl HintReader {
+    /// The value; `None` where it is not valid for this packet or the write-back is shorter than the layout says.
+    #[inline]
+    pub fn read(&self, raw: &[u64]) -> Option<u64> {
+        let WordTest {
+            word,
+            mask,
+            value,
+            negate,
+        } = self.test;
+        if (raw.get(word)? & mask == value) == negate {
+            return None;
+        }
+        Some((raw.get(self.word)? >> (self.shift & 63)) & self.mask)
     }
 }
 
@@ -334,5 +413,30 @@ mod tests {
             }
             .holds(&[0; 16])
         );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_reader_gives_what_the_layout_gives(
+            (offset, width) in (0u8..16, proptest::sample::select(vec![1u8, 2, 4, 8])),
+            (shift, mask) in (0u8..64, proptest::prelude::any::<u64>()),
+            (at, wide) in (0u8..16, proptest::sample::select(vec![1u8, 2, 4, 8])),
+            (bits, value, negate) in (0u64..16, 0u64..16, proptest::prelude::any::<bool>()),
+            tested in proptest::prelude::any::<bool>(),
+            words in proptest::prelude::any::<[u64; 2]>(),
+        ) {
+            let test = Test { offset: at, width: wide, mask: bits, value, negate };
+            let loc = Loc { offset, width, shift, mask };
+            let layout = HintLayout::empty("test", 16).with(HintKind::RssHash, Some(loc), tested.then_some(test));
+            if let Some(reader) = layout.reader(HintKind::RssHash) {
+                let raw: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+                proptest::prop_assert_eq!(reader.read(&words), layout.get(HintKind::RssHash, &raw));
+                proptest::prop_assert_eq!(reader.read(&[]), None);
+            } else {
+                let across = |offset: u8, width: u8| offset % 8 + width > 8;
+                let why = across(offset, width) || tested && across(at, wide) || shift >= 8 * width;
+                proptest::prop_assert!(why);
+            }
+        }
     }
 }

@@ -149,11 +149,7 @@ impl AppHandle {
         };
         let pair = ctl.thread.call(move |port| {
             let (rx, tx) = port.start_queue(queue)?;
-            Ok(Box::new(QueuePair {
-                rx,
-                tx,
-                irq: irq_of(port, queue),
-            }))
+            Ok(Box::new(QueuePair::new(rx, tx, irq_of(port, queue))))
         })?;
         self.hand_over(port, queue, queue_ctl, pair.map_err(fail)?)
     }

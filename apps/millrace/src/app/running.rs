@@ -115,11 +115,7 @@ impl Running {
                 };
                 let pair = port.thread.call(move |port| {
                     let (rx, tx) = port.take_queue(queue)?;
-                    Ok(Box::new(QueuePair {
-                        rx,
-                        tx,
-                        irq: irq_of(port, queue),
-                    }))
+                    Ok(Box::new(QueuePair::new(rx, tx, irq_of(port, queue))))
                 })?;
                 self.handle.hand_over(&name, queue, ctl, pair.map_err(fail)?)?;
             }

@@ -5,7 +5,7 @@ use super::counters::{Counter, LocalCounters};
 use crate::capture::tap::{Said, Tap};
 use crate::exception::TapPort;
 use arrayvec::ArrayVec;
-use millrace_driver::hint::{HintKind, HintLayout};
+use millrace_driver::hint::{HintKind, HintReader};
 use millrace_driver::mem::Frame;
 use millrace_driver::queue::{BATCH, BufferView, RxBatch, RxQueue, TxMeta, TxQueue, TxRefused};
 use millrace_driver::steering::{TxFrame, TxSteering, flow_hash};
@@ -19,6 +19,33 @@ pub(crate) struct QueuePair {
     pub(crate) tx: TxQueue,
     /// The RX queue's interrupt, when the port was opened with interrupts.
     pub(crate) irq: Option<OwnedFd>,
+    /// The RSS hash in this RX queue's write-backs, if they have it where it is quickly read.
+    hash: Option<HintReader>,
+}
+
+impl QueuePair {
+    pub(crate) fn new(rx: RxQueue, tx: TxQueue, irq: Option<OwnedFd>) -> QueuePair {
+        let hash = rx.hint_layout().reader(HintKind::RssHash);
+        QueuePair { rx, tx, irq, hash }
+    }
+
+    /// The flow hash of frame `i`: the NIC's where its write-back has one, else computed from the frame.
+    #[inline(always)]
+    fn flow(&self, batch: &RxBatch, i: usize, key: &[u8; 40]) -> u32 {
+        if let (Some(hash), Some(raw)) = (&self.hash, batch.raws16().get(i))
+            && let Some(hash) = hash.read(raw)
+        {
+            return hash as u32;
+        }
+        self.flow_slowly(batch, i, key)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn flow_slowly(&self, batch: &RxBatch, i: usize, key: &[u8; 40]) -> u32 {
+        let given = self.rx.hint_layout().get(HintKind::RssHash, batch.raw(i));
+        given.map_or_else(|| flow_hash(key, batch.data(i)).unwrap_or(0), |hash| hash as u32)
+    }
 }
 
 /// One queue of a worker, with all that its frames need.
@@ -76,14 +103,59 @@ pub(crate) struct Away {
     pub(crate) frame: Frame,
 }
 
+/// Frames of a batch for one or several other queues of its port, in order.
+pub(crate) struct Others {
+    /// Each one's queue.
+    queues: [u16; BATCH],
+    /// One bit each.
+    frames: u64,
+}
+
+impl Default for Others {
+    fn default() -> Others {
+        Others {
+            queues: [0; BATCH],
+            frames: 0,
+        }
+    }
+}
+
+impl Others {
+    #[inline]
+    fn put(&mut self, queue: u16, i: usize) {
+        self.queues[i % BATCH] = queue;
+        self.frames |= 1 << (i % BATCH);
+    }
+
+    /// Whether there are none.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frames == 0
+    }
+
+    /// Takes those of one queue, that of the first frame: the queue, and their numbers in order.
+    pub(crate) fn take_queue<'a>(&mut self, numbers: &'a mut [u8; BATCH]) -> Option<(u16, &'a [u8])> {
+        let queue = *self.queues.get(bits(self.frames).next()?)?;
+        let mut n = 0;
+        for i in bits(self.frames) {
+            if self.queues[i] == queue {
+                self.frames &= !(1 << i);
+                numbers[n % BATCH] = i as u8;
+                n += 1;
+            }
+        }
+        Some((queue, &numbers[..n.min(BATCH)]))
+    }
+}
+
 /// A worker's reused space; nothing is allocated per batch.
 pub(crate) struct Scratch {
     pub(crate) cpu: u16,
     pub(crate) ports: usize,
     pub(crate) handler: Option<PassHandler>,
     pub(crate) away: ArrayVec<Away, BATCH>,
-    /// Frames of the batch that another queue of the port shall send: the queue, and their numbers.
-    pub(crate) others: ArrayVec<(u16, u8), BATCH>,
+    /// Frames of the batch that other queues of the port shall send.
+    pub(crate) others: Others,
     /// Frames of several buffers are joined here before they are written to the tap or copied to another port.
     pub(crate) joined: Vec<u8>,
     verdicts: [Verdict; BATCH],
@@ -104,7 +176,7 @@ impl Scratch {
             ports,
             handler,
             away: ArrayVec::new(),
-            others: ArrayVec::new(),
+            others: Others::default(),
             joined: Vec::with_capacity(64 << 10),
             verdicts: [Verdict::default(); BATCH],
             extents: [(0, 0); BATCH],
@@ -265,18 +337,18 @@ impl Slot {
                 own[count % BATCH] = i as u8;
                 count += 1;
             } else {
-                let _ = scratch.others.try_push((queue, i as u8));
+                scratch.others.put(queue, i);
             }
         };
         let rxq = Some(self.queue);
         if self.steering.has_program() {
             for i in bits(frames) {
                 let opinion = opinion(&mut self.steering, &mut self.batch, i, self.queue);
-                let hash = || flow(pair.rx.hint_layout(), &self.key, &self.batch, i);
+                let hash = || pair.flow(&self.batch, i, &self.key);
                 put(self.steering.choose_with(rxq, scratch.cpu, hash, opinion), i);
             }
         } else {
-            let hash = |i: &usize| flow(pair.rx.hint_layout(), &self.key, &self.batch, *i);
+            let hash = |i: &usize| pair.flow(&self.batch, *i, &self.key);
             self.steering.spread(rxq, scratch.cpu, bits(frames), hash, put);
         }
         let mut own = &mut own[..count.min(BATCH)];
@@ -402,12 +474,7 @@ fn push(pair: &mut QueuePair, batch: &mut RxBatch, frames: &[u8], counters: &mut
 /// Brings those of `frames` to the front that have all their buffers; the others go the long way, on which what is left of them
 /// becomes a frame. Gives how many are whole.
 #[cold]
-fn part_whole(
-    batch: &RxBatch,
-    frames: &mut [u8],
-    queue: u16,
-    others: &mut ArrayVec<(u16, u8), BATCH>,
-) -> usize {
+fn part_whole(batch: &RxBatch, frames: &mut [u8], queue: u16, others: &mut Others) -> usize {
     let mut whole = 0;
     for at in 0..frames.len() {
         let i = frames[at];
@@ -415,7 +482,7 @@ fn part_whole(
             frames[whole] = i;
             whole += 1;
         } else {
-            let _ = others.try_push((queue, i));
+            others.put(queue, usize::from(i));
         }
     }
     whole
@@ -436,14 +503,6 @@ fn opinion(steering: &mut TxSteering, batch: &mut RxBatch, i: usize, queue: u16)
     })
 }
 
-/// The flow hash of frame `i`: the NIC's where its write-back has one, else computed from the frame.
-fn flow(layout: &HintLayout, key: &[u8; 40], batch: &RxBatch, i: usize) -> u32 {
-    match layout.get(HintKind::RssHash, batch.raw(i)) {
-        Some(hash) => hash as u32,
-        None => flow_hash(key, batch.data(i)).unwrap_or(0),
-    }
-}
-
 /// A batch of frames of one buffer each. Gives the bytes that came.
 fn run_program(
     attached: &mut Attached,
@@ -455,12 +514,12 @@ fn run_program(
     let mut bytes = 0;
     let mut buffs = ArrayVec::<XdpBuff<'_>, BATCH>::new();
     let views = batch.split_frames_mut().take(BATCH);
-    for (view, extent) in views.zip(&mut scratch.extents) {
+    buffs.extend(views.zip(&mut scratch.extents).map(|(view, extent)| {
         *extent = (view.off, view.len);
         bytes += view.len;
         let buff = XdpBuff::new(view.buffer, view.off, view.len, u32::from(queue), view.raw);
-        buffs.push(buff.with_ingress_ifindex(ifindex));
-    }
+        buff.with_ingress_ifindex(ifindex)
+    }));
     attached.run(&mut buffs, &mut scratch.verdicts);
     let mut moved = 0;
     for (i, (extent, buff)) in scratch.extents.iter_mut().zip(&buffs).enumerate() {

@@ -60,7 +60,7 @@ impl HandWorker {
                 port: 0,
                 queue,
                 ifindex: 1,
-                pair: Some(QueuePair { rx, tx, irq: None }),
+                pair: Some(QueuePair::new(rx, tx, None)),
                 batch: Box::new(RxBatch::new()),
                 program: program.take(),
                 tapped: None,

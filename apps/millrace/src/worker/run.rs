@@ -141,30 +141,24 @@ impl Worker {
     /// Frames of the batch of slot `from` that other queues of its port shall send: a queue's at once where it is this
     /// worker's, too, and else by way of `scratch.away`.
     fn send_to_others(&mut self, from: usize) {
-        let mut others = std::mem::take(&mut self.scratch.others);
-        while let Some(&(queue, _)) = others.first() {
-            let mut frames = ArrayVec::<u8, BATCH>::new();
-            others.retain(|(to, i)| {
-                let here = *to == queue;
-                if here {
-                    frames.push(*i);
-                }
-                !here
-            });
+        let mut numbers = [0; BATCH];
+        while let Some((queue, frames)) = self.scratch.others.take_queue(&mut numbers) {
             let port = self.slots[from].port;
             let route = self.routes.get(port, queue);
             let own = route
                 .filter(|route| route.worker == self.id)
                 .map(|route| route.slot);
             let both = own.and_then(|to| self.slots.get_disjoint_mut([from, to]).ok());
-            let whole = |batch: &RxBatch| frames.iter().all(|i| batch.is_whole(usize::from(*i)));
+            let whole = |batch: &RxBatch| {
+                batch.buffers() == batch.len() || frames.iter().all(|i| batch.is_whole(usize::from(*i)))
+            };
             match both {
                 Some([from, to]) if to.shares_memory(&from.batch) && whole(&from.batch) => {
-                    to.push_from(&mut from.batch, &frames);
+                    to.push_from(&mut from.batch, frames);
                 }
                 _ => {
                     for i in frames {
-                        self.slots[from].send_away(usize::from(i), port, Some(queue), &mut self.scratch);
+                        self.slots[from].send_away(usize::from(*i), port, Some(queue), &mut self.scratch);
                     }
                 }
             }
