@@ -2,51 +2,17 @@
 
 use super::chain::Attached;
 use super::counters::{Counter, LocalCounters};
+use super::execute::{count_several, run_on_several, run_program};
+use super::mask::{Others, bits, first};
+use super::pair::{QueuePair, push_copy, sent_as};
 use crate::capture::tap::{Said, Tap};
 use crate::exception::TapPort;
 use arrayvec::ArrayVec;
-use millrace_driver::hint::{HintKind, HintReader};
 use millrace_driver::mem::Frame;
-use millrace_driver::queue::{BATCH, BufferView, RxBatch, RxQueue, TxMeta, TxQueue, TxRefused};
-use millrace_driver::steering::{TxFrame, TxSteering, flow_hash};
-use millrace_ebpf::{Frags, RedirectKind, Verdict, XdpBuff};
-use std::os::fd::OwnedFd;
+use millrace_driver::queue::{BATCH, RxBatch, TxMeta, TxRefused};
+use millrace_driver::steering::{TxFrame, TxSteering};
+use millrace_ebpf::{Frags, RedirectKind, Verdict};
 use std::sync::Arc;
-
-/// A queue pair as a worker holds it.
-pub(crate) struct QueuePair {
-    pub(crate) rx: RxQueue,
-    pub(crate) tx: TxQueue,
-    /// The RX queue's interrupt, when the port was opened with interrupts.
-    pub(crate) irq: Option<OwnedFd>,
-    /// The RSS hash in this RX queue's write-backs, if they have it where it is quickly read.
-    hash: Option<HintReader>,
-}
-
-impl QueuePair {
-    pub(crate) fn new(rx: RxQueue, tx: TxQueue, irq: Option<OwnedFd>) -> QueuePair {
-        let hash = rx.hint_layout().reader(HintKind::RssHash);
-        QueuePair { rx, tx, irq, hash }
-    }
-
-    /// The flow hash of frame `i`: the NIC's where its write-back has one, else computed from the frame.
-    #[inline(always)]
-    fn flow(&self, batch: &RxBatch, i: usize, key: &[u8; 40]) -> u32 {
-        if let (Some(hash), Some(raw)) = (&self.hash, batch.raws16().get(i))
-            && let Some(hash) = hash.read(raw)
-        {
-            return hash as u32;
-        }
-        self.flow_slowly(batch, i, key)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn flow_slowly(&self, batch: &RxBatch, i: usize, key: &[u8; 40]) -> u32 {
-        let given = self.rx.hint_layout().get(HintKind::RssHash, batch.raw(i));
-        given.map_or_else(|| flow_hash(key, batch.data(i)).unwrap_or(0), |hash| hash as u32)
-    }
-}
 
 /// One queue of a worker, with all that its frames need.
 pub(crate) struct Slot {
@@ -103,51 +69,6 @@ pub(crate) struct Away {
     pub(crate) frame: Frame,
 }
 
-/// Frames of a batch for one or several other queues of its port, in order.
-pub(crate) struct Others {
-    /// Each one's queue.
-    queues: [u16; BATCH],
-    /// One bit each.
-    frames: u64,
-}
-
-impl Default for Others {
-    fn default() -> Others {
-        Others {
-            queues: [0; BATCH],
-            frames: 0,
-        }
-    }
-}
-
-impl Others {
-    #[inline]
-    fn put(&mut self, queue: u16, i: usize) {
-        self.queues[i % BATCH] = queue;
-        self.frames |= 1 << (i % BATCH);
-    }
-
-    /// Whether there are none.
-    #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.frames == 0
-    }
-
-    /// Takes those of one queue, that of the first frame: the queue, and their numbers in order.
-    pub(crate) fn take_queue<'a>(&mut self, numbers: &'a mut [u8; BATCH]) -> Option<(u16, &'a [u8])> {
-        let queue = *self.queues.get(bits(self.frames).next()?)?;
-        let mut n = 0;
-        for i in bits(self.frames) {
-            if self.queues[i] == queue {
-                self.frames &= !(1 << i);
-                numbers[n % BATCH] = i as u8;
-                n += 1;
-            }
-        }
-        Some((queue, &numbers[..n.min(BATCH)]))
-    }
-}
-
 /// A worker's reused space; nothing is allocated per batch.
 pub(crate) struct Scratch {
     pub(crate) cpu: u16,
@@ -158,15 +79,15 @@ pub(crate) struct Scratch {
     pub(crate) others: Others,
     /// Frames of several buffers are joined here before they are written to the tap or copied to another port.
     pub(crate) joined: Vec<u8>,
-    verdicts: [Verdict; BATCH],
+    pub(crate) verdicts: [Verdict; BATCH],
     /// Where the program left each frame's data: offset in its first buffer, and length.
-    extents: [(usize, usize); BATCH],
+    pub(crate) extents: [(usize, usize); BATCH],
     /// Frames whose data the program moved, one bit each.
-    moved: u64,
+    pub(crate) moved: u64,
     /// Frames to be sent out of the port they came in on, one bit each.
     out: u64,
     /// The later buffers of the frame in work.
-    frags: Frags,
+    pub(crate) frags: Frags,
 }
 
 impl Scratch {
@@ -356,13 +277,13 @@ impl Slot {
             let whole = part_whole(&self.batch, own, self.queue, &mut scratch.others);
             own = &mut own[..whole];
         }
-        push(pair, &mut self.batch, own, &mut self.counters);
+        pair.push(&mut self.batch, own, &mut self.counters);
     }
 
     /// Puts frames of another queue's batch into this queue's ring, in order.
     pub(crate) fn push_from(&mut self, batch: &mut RxBatch, frames: &[u8]) {
         match &mut self.pair {
-            Some(pair) => push(pair, batch, frames, &mut self.counters),
+            Some(pair) => pair.push(batch, frames, &mut self.counters),
             None => self.counters.add(Counter::TxNoQueue, frames.len() as u64),
         }
     }
@@ -452,25 +373,6 @@ impl Slot {
     }
 }
 
-/// Puts frames of a batch into a ring, in order.
-fn push(pair: &mut QueuePair, batch: &mut RxBatch, frames: &[u8], counters: &mut LocalCounters) {
-    let (mut left, mut sent) = (frames, 0);
-    loop {
-        let taken = pair.tx.push_frames(batch, left, &TxMeta::NONE);
-        sent += taken as u64;
-        let Some((refused, rest)) = left.get(taken..).and_then(<[u8]>::split_first) else {
-            break;
-        };
-        // Once more with what the device has sent taken back; that tells, too, what is wrong with it.
-        pair.tx.submit();
-        pair.tx.reclaim();
-        let outcome = batch.move_to(usize::from(*refused), &mut pair.tx, &TxMeta::NONE);
-        counters.add(sent_as(&outcome), 1);
-        left = rest;
-    }
-    counters.add(Counter::TxFrames, sent);
-}
-
 /// Brings those of `frames` to the front that have all their buffers; the others go the long way, on which what is left of them
 /// becomes a frame. Gives how many are whole.
 #[cold]
@@ -501,129 +403,4 @@ fn opinion(steering: &mut TxSteering, batch: &mut RxBatch, i: usize, queue: u16)
         raw: &raw[..len],
         rxq: Some(queue),
     })
-}
-
-/// A batch of frames of one buffer each. Gives the bytes that came.
-fn run_program(
-    attached: &mut Attached,
-    batch: &mut RxBatch,
-    queue: u16,
-    ifindex: u32,
-    scratch: &mut Scratch,
-) -> usize {
-    let mut bytes = 0;
-    let mut buffs = ArrayVec::<XdpBuff<'_>, BATCH>::new();
-    let views = batch.split_frames_mut().take(BATCH);
-    buffs.extend(views.zip(&mut scratch.extents).map(|(view, extent)| {
-        *extent = (view.off, view.len);
-        bytes += view.len;
-        let buff = XdpBuff::new(view.buffer, view.off, view.len, u32::from(queue), view.raw);
-        buff.with_ingress_ifindex(ifindex)
-    }));
-    attached.run(&mut buffs, &mut scratch.verdicts);
-    let mut moved = 0;
-    for (i, (extent, buff)) in scratch.extents.iter_mut().zip(&buffs).enumerate() {
-        let now = (buff.data_offset(), buff.len());
-        moved |= u64::from(*extent != now) << i;
-        *extent = now;
-    }
-    scratch.moved = moved;
-    bytes
-}
-
-/// Bytes of a batch in which some frame takes several buffers; counts those frames.
-#[cold]
-fn count_several(batch: &RxBatch, counters: &mut LocalCounters, n: usize) -> usize {
-    let several = (0..n).filter(|i| batch.frame_buffers(*i) > 1).count();
-    counters.add(Counter::RxMulti, several as u64);
-    (0..n).map(|i| batch.frame_len(i)).sum()
-}
-
-/// A batch in which some frame takes several buffers: frame by frame, each with its later buffers beside it.
-#[cold]
-fn run_on_several(
-    attached: &mut Attached,
-    batch: &mut RxBatch,
-    queue: u16,
-    ifindex: u32,
-    scratch: &mut Scratch,
-) {
-    /// Buffer of a frame, and its new length.
-    type Cut = (usize, usize, usize);
-    let mut cuts = ArrayVec::<Cut, BATCH>::new();
-    scratch.moved = u64::MAX;
-    let mut views = batch.split_buffers_mut();
-    let mut i = 0;
-    while let Some(first) = views.next() {
-        let mut rest = ArrayVec::<BufferView<'_>, BATCH>::new();
-        let (mut raw, mut more) = (first.raw, first.more);
-        while more && let Some(view) = views.next() {
-            (raw, more) = (view.raw, view.more);
-            rest.push(view);
-        }
-        let frags = &mut scratch.frags;
-        frags.clear();
-        for view in &rest {
-            let end = (view.off + view.len).min(view.buffer.len());
-            frags.push(&view.buffer[view.off.min(end)..end], view.buffer.len() - end);
-        }
-        let buff = XdpBuff::new(first.buffer, first.off, first.len, u32::from(queue), raw);
-        let mut buff = buff.with_ingress_ifindex(ifindex);
-        scratch.verdicts[i] = attached.run_frags(&mut buff, frags);
-        scratch.extents[i] = (buff.data_offset(), buff.len());
-        if frags.written() {
-            for (k, view) in rest.iter_mut().enumerate() {
-                let part = frags.part(k);
-                if let Some(to) = view.buffer.get_mut(view.off..view.off + part.len()) {
-                    to.copy_from_slice(part);
-                }
-                if part.len() != view.len {
-                    cuts.push((i, k + 1, part.len()));
-                }
-            }
-        }
-        i += 1;
-    }
-    drop(views);
-    // From the last buffer to the first, so that each that goes leaves the one before it the last.
-    for (i, k, len) in cuts.into_iter().rev() {
-        batch.set_chunk_len(i, k, len);
-    }
-}
-
-/// A mask of the first `n` frames of a batch.
-fn first(n: usize) -> u64 {
-    u64::MAX.checked_shr((BATCH - n.min(BATCH)) as u32).unwrap_or(0)
-}
-
-/// The numbers of the bits that are set.
-#[inline]
-fn bits(mut mask: u64) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        if mask == 0 {
-            return None;
-        }
-        let i = mask.trailing_zeros() as usize;
-        mask &= mask - 1;
-        Some(i)
-    })
-}
-
-fn push_copy(tx: &mut TxQueue, bytes: &[u8]) -> Result<(), TxRefused> {
-    match tx.push_copy(bytes, &TxMeta::NONE) {
-        Err(TxRefused::Full) => {
-            tx.submit();
-            tx.reclaim();
-            tx.push_copy(bytes, &TxMeta::NONE)
-        }
-        outcome => outcome,
-    }
-}
-
-fn sent_as(outcome: &Result<(), TxRefused>) -> Counter {
-    match outcome {
-        Ok(()) => Counter::TxFrames,
-        Err(TxRefused::Full) => Counter::TxFull,
-        Err(_) => Counter::TxRefused,
-    }
 }

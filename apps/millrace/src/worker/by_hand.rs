@@ -1,10 +1,11 @@
 //! A worker without a thread, for benches and tests: they want to know what a round costs, or see what it leaves behind.
 
-use super::batch::{PassHandler, QueuePair, Scratch, Slot};
+use super::batch::{PassHandler, Scratch, Slot};
 use super::chain::Attached;
 use super::counters::{LocalCounters, SharedCounters};
 use super::idle::{Backoff, IdlePolicy};
 use super::mailbox::{Mailbox, mailbox};
+use super::pair::QueuePair;
 use super::route::{Doorstep, QueueRoute, Routes};
 use super::run::{Command, Reply, Worker, WorkerStats};
 use super::wake::Waker;

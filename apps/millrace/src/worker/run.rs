@@ -1,10 +1,11 @@
 //! A worker's loop: commands, then every queue once, then what others left on the doorstep, then one doorbell a queue.
 
-use super::batch::{QueuePair, Scratch, Slot};
+use super::batch::{Scratch, Slot};
 use super::chain::Attached;
 use super::counters::Counter;
 use super::idle::{Backoff, IdlePolicy, Step};
 use super::mailbox::Inbox;
+use super::pair::QueuePair;
 use super::route::{Doorstep, Injected, Routes};
 use crate::capture::tap::Tap;
 use arrayvec::ArrayVec;
