@@ -41,7 +41,7 @@ pub struct Chain {
 impl Chain {
     /// With a second queue pair of the same port.
     pub fn new((nic, rx, tx): (Harness, RxQueue, TxQueue)) -> Result<Chain, BenchError> {
-let program = program()?;
+        let program = program()?;
         let moves = program.program().moves_edges();
         let mut steering = TxSteering::new(TX_QUEUES).map_err(BenchError::balancer)?;
         // As XPS would be set up for a worker that may use both queues: flows are spread by the hash that the NIC gave.

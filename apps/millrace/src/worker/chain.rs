@@ -10,6 +10,8 @@ use millrace_ebpf::{Fault, Frags, Instance, Redirect, RedirectKind, RunConfig, V
 /// This worker's own instances of what runs in front of one queue.
 pub(crate) struct Attached {
     links: Vec<Link>,
+    /// Whether any of them may move a frame's edges.
+    moves: bool,
 }
 
 /// One program.
@@ -24,6 +26,7 @@ impl Attached {
     pub(crate) fn single(instance: Instance) -> Attached {
         let config = None;
         Attached {
+            moves: instance.program().moves_edges(),
             links: vec![Link { instance, config }],
         }
     }
@@ -34,9 +37,16 @@ impl Attached {
             instance,
             config: Some(config),
         });
+        let links: Vec<Link> = links.collect();
         Attached {
-            links: links.collect(),
+            moves: links.iter().any(|link| link.instance.program().moves_edges()),
+            links,
         }
+    }
+
+    /// Whether a frame may begin or end elsewhere after they ran.
+    pub(crate) fn moves_edges(&self) -> bool {
+        self.moves
     }
 
     /// The last fault of any of them, told for a person.

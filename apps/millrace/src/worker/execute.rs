@@ -16,22 +16,24 @@ pub(crate) fn run_program(
     scratch: &mut Scratch,
 ) -> usize {
     let mut bytes = 0;
-    let mut buffs = ArrayVec::<XdpBuff<'_>, BATCH>::new();
-    let views = batch.split_frames_mut().take(BATCH);
-    buffs.extend(views.zip(&mut scratch.extents).map(|(view, extent)| {
+    // Collected, each is written where it stays; pushed one by one, each would be copied there.
+    let views = batch.split_frames_mut().take(BATCH).zip(&mut scratch.extents);
+    let buffs = views.map(|(view, extent)| {
         *extent = (view.off, view.len);
         bytes += view.len;
         let buff = XdpBuff::new(view.buffer, view.off, view.len, u32::from(queue), view.raw);
         buff.with_ingress_ifindex(ifindex)
-    }));
+    });
+    let mut buffs: ArrayVec<XdpBuff<'_>, BATCH> = buffs.collect();
     attached.run(&mut buffs, &mut scratch.verdicts);
-    let mut moved = 0;
-    for (i, (extent, buff)) in scratch.extents.iter_mut().zip(&buffs).enumerate() {
-        let now = (buff.data_offset(), buff.len());
-        moved |= u64::from(*extent != now) << i;
-        *extent = now;
+    scratch.moved = 0;
+    if attached.moves_edges() {
+        for (i, (extent, buff)) in scratch.extents.iter_mut().zip(&buffs).enumerate() {
+            let now = (buff.data_offset(), buff.len());
+            scratch.moved |= u64::from(*extent != now) << i;
+            *extent = now;
+        }
     }
-    scratch.moved = moved;
     bytes
 }
 
