@@ -182,7 +182,7 @@ fn flows_are_spread_over_the_worker_s_queues_by_the_hash_that_the_nic_gave() {
     while worker.round() > 0 {}
     let went: Vec<usize> = nics.iter_mut().map(|nic| sent(nic).len()).collect();
     assert_eq!(went, [30, 0, 0]);
-    for mut nic in nics {
+    for nic in nics {
         nic.close();
     }
     assert_eq!(worker.into_queues().len(), 3);

@@ -12,7 +12,11 @@ pub type Outcome<T> = Result<T, String>;
 pub fn cache() -> Outcome<PathBuf> {
     let root = match std::env::var_os("MILLRACE_CACHE") {
         Some(dir) => PathBuf::from(dir),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/guest"),
+        None => {
+            let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+            let workspace = here.ancestors().find(|dir| dir.join("Cargo.lock").is_file());
+            workspace.unwrap_or(here).join(".cache/guest")
+        }
     };
     let dir = root.join("ebpf");
     fs::create_dir_all(&dir).map_err(|e| format!("making {}: {e}", dir.display()))?;
