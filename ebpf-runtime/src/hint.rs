@@ -100,6 +100,8 @@ pub struct HintField {
 pub struct HintLayout {
     family: &'static str,
     fields: [Option<HintField>; HINT_KINDS],
+    /// The same fields, made ready for write-backs of 16 bytes and more, as far as they lie in the first 16.
+    ready: [Option<Ready>; HINT_KINDS],
 }
 
 impl HintLayout {
@@ -124,6 +126,7 @@ impl HintLayout {
     /// Adds or replaces a field.
     pub fn with(mut self, field: HintField) -> HintLayout {
         self.fields[field.kind as usize] = Some(field);
+        self.ready[field.kind as usize] = self.field(field.kind).and_then(Ready::of);
         self
     }
 
@@ -135,9 +138,75 @@ impl HintLayout {
     }
 
     /// Reads a field out of a raw write-back: `None` when absent, not valid in this one, or past its end.
+    #[inline]
     pub fn read(&self, kind: HintKind, raw: &[u8]) -> Option<u64> {
-        self.field(kind)?.read(raw)
+        match (&self.ready[kind as usize], raw.first_chunk()) {
+            (Some(ready), Some(raw)) => ready.read(raw),
+            _ => self.field(kind)?.read(raw),
+        }
     }
+}
+
+/// A field that lies in one of the first two 64-bit words of a write-back, as does what its validity hangs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ready {
+    /// Which word, how far to shift it, what then counts.
+    at: (bool, u8, u64),
+    /// Which word, which bits of it, and what they must be; or must not be.
+    valid: (bool, u64, u64),
+    negate: bool,
+    table: Option<&'static [u32]>,
+}
+
+impl Ready {
+    fn of(field: &HintField) -> Option<Ready> {
+        /// The word, the bit in it at which `width` bytes begin, and all bits of so many bytes.
+        fn place(offset: u8, width: u8) -> Option<(bool, u8, u64)> {
+            let within = offset % 8;
+            let fits = offset < 16 && matches!(width, 1 | 2 | 4 | 8) && within + width <= 8;
+            fits.then(|| (offset >= 8, 8 * within, u64::MAX >> (64 - 8 * u32::from(width))))
+        }
+        let loc = field.loc?;
+        let (word, first, all) = place(loc.offset, loc.width).filter(|_| loc.shift < 8 * loc.width)?;
+        let (valid, negate) = match field.valid {
+            None => ((false, 0, 0), false),
+            Some(test) => {
+                let (word, first, all) =
+                    place(test.offset, test.width).filter(|(.., all)| test.value <= *all)?;
+                (
+                    (word, (test.mask & all) << first, test.value << first),
+                    test.negate,
+                )
+            }
+        };
+        Some(Ready {
+            at: (word, first + loc.shift, loc.mask & (all >> loc.shift)),
+            valid,
+            negate,
+            table: field.table,
+        })
+    }
+
+    #[inline]
+    fn read(&self, raw: &[u8; 16]) -> Option<u64> {
+        let words = u128::from_le_bytes(*raw);
+        let word = |second: bool| (if second { words >> 64 } else { words }) as u64;
+        let (second, mask, value) = self.valid;
+        if (word(second) & mask == value) == self.negate {
+            return None;
+        }
+        let (second, shift, mask) = self.at;
+        let value = word(second) >> (shift & 63) & mask;
+        match self.table {
+            None => Some(value),
+            Some(table) => Some(translated(table, value)),
+        }
+    }
+}
+
+fn translated(table: &[u32], value: u64) -> u64 {
+    let at = usize::try_from(value).ok();
+    at.and_then(|i| table.get(i)).map_or(0, |v| u64::from(*v))
 }
 
 impl HintField {
@@ -154,12 +223,7 @@ impl HintField {
         let value = bits.checked_shr(u32::from(loc.shift)).unwrap_or(0) & loc.mask;
         match self.table {
             None => Some(value),
-            Some(table) => Some(
-                usize::try_from(value)
-                    .ok()
-                    .and_then(|i| table.get(i))
-                    .map_or(0, |v| u64::from(*v)),
-            ),
+            Some(table) => Some(translated(table, value)),
         }
     }
 }
@@ -237,15 +301,17 @@ mod tests {
 
     #[test]
     fn a_negated_test_lets_through_everything_but_its_value() {
-        let mut layout = layout();
-        let hash = layout.fields[HintKind::RxHash as usize].as_mut().unwrap();
-        hash.valid = Some(Test {
-            offset: 0,
-            width: 1,
-            mask: 0x0f,
-            value: 0,
-            negate: true,
-        });
+        let hash = HintField {
+            valid: Some(Test {
+                offset: 0,
+                width: 1,
+                mask: 0x0f,
+                value: 0,
+                negate: true,
+            }),
+            ..*layout().field(HintKind::RxHash).unwrap()
+        };
+        let layout = layout().with(hash);
         for byte in 0..=255u8 {
             let there = layout.read(HintKind::RxHash, &[byte, 0, 0, 0, 1, 0, 0, 0]);
             assert_eq!(there, (byte & 0x0f != 0).then_some(1), "{byte:#x}");
@@ -261,5 +327,28 @@ mod tests {
     fn hint_past_the_write_back_is_absent() {
         assert_eq!(layout().read(HintKind::RxHash, &[0x21, 0, 0, 0, 1, 2, 3]), None);
         assert_eq!(layout().read(HintKind::VlanTci, &[0; 16]), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_field_made_ready_reads_as_the_layout_says(
+            (offset, width) in (0u8..20, 1u8..9),
+            (shift, mask) in (0u8..64, proptest::prelude::any::<u64>()),
+            (at, wide) in (0u8..20, 1u8..9),
+            (bits, value, negate) in (0u64..16, 0u64..300, proptest::prelude::any::<bool>()),
+            (tested, translated) in proptest::prelude::any::<(bool, bool)>(),
+            raw in proptest::collection::vec(0u8..18, 0..34),
+        ) {
+            let test = Test { offset: at, width: wide, mask: bits, value, negate };
+            let field = HintField {
+                kind: HintKind::Mark,
+                loc: Some(Loc { offset, width, shift, mask }),
+                valid: tested.then_some(test),
+                table: translated.then_some(&[9, 8, 7]),
+                source: HintSource::Hardware,
+            };
+            let layout = HintLayout::none().with(field);
+            proptest::prop_assert_eq!(layout.read(HintKind::Mark, &raw), field.read(&raw));
+        }
     }
 }

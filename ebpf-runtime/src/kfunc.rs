@@ -61,14 +61,32 @@ impl Kfunc {
     }
 
     /// By the number that linking put into the call.
+    #[inline]
     pub fn by_id(id: i64) -> Kfunc {
-        let known = ALL.iter().find(|(k, _)| *k as i64 == id);
-        known.map_or(Kfunc::Missing, |(k, _)| *k)
+        // They stand in the order of their numbers, from 1.
+        let at = usize::try_from(id).ok().and_then(|id| id.checked_sub(1));
+        at.and_then(|at| ALL.get(at)).map_or(Kfunc::Missing, |(k, _)| *k)
     }
 
     /// Its name.
     pub fn name(self) -> &'static str {
         let known = ALL.iter().find(|(k, _)| *k == self);
         known.map_or("a kernel function that is not here", |(_, n)| n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn functions_are_found_by_their_numbers_and_others_are_missing() {
+        for (kfunc, name) in ALL {
+            assert_eq!(Kfunc::by_id(kfunc as i64), kfunc, "{name}");
+            assert_eq!(Kfunc::by_name(name), Some(kfunc));
+        }
+        for id in [0, -1, ALL.len() as i64 + 1, i64::MIN, i64::MAX] {
+            assert_eq!(Kfunc::by_id(id), Kfunc::Missing, "{id}");
+        }
     }
 }

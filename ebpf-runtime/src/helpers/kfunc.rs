@@ -15,52 +15,60 @@ pub(crate) fn call(id: i64, core: &mut Core, a: &[u64; 5], buf: &mut XdpBuff<'_>
         _ if a[0] != CTX_ADDR => return Err(Fault::HelperArgument),
         _ => {}
     }
-    let result = metadata(kfunc, core, a, buf)?;
-    Ok(result.map_or_else(errno, |()| 0))
+    metadata(kfunc, core, a, buf)
 }
 
 /// Metadata that the queue does not deliver is `-ENODATA`; a layout that has no such field at all is `-EOPNOTSUPP`
 /// (net/core/xdp.c, "XDP RX metadata").
-fn metadata(
-    kfunc: Kfunc,
-    core: &mut Core,
-    a: &[u64; 5],
-    buf: &mut XdpBuff<'_>,
-) -> Result<Result<(), Errno>, Fault> {
+fn metadata(kfunc: Kfunc, core: &mut Core, a: &[u64; 5], buf: &XdpBuff<'_>) -> Result<u64, Fault> {
     let Core { hints, space, .. } = core;
-    let read = |kind| hints.read(kind, packet::hints(buf));
-    let (kind, width) = match kfunc {
-        Kfunc::RxHash => (HintKind::RxHash, 4),
-        Kfunc::RxTimestamp => (HintKind::RxTimestamp, 8),
-        Kfunc::RxPtype => (HintKind::PacketType, 4),
-        Kfunc::RxMark => (HintKind::Mark, 4),
-        Kfunc::RxCsum => (HintKind::CsumStatus, 4),
-        Kfunc::RxHeaderLen => (HintKind::HeaderLen, 4),
-        Kfunc::RxExtracted => (HintKind::Extracted, 4),
-        _ => (HintKind::VlanTci, 2),
-    };
-    let Some(value) = read(kind) else {
-        return Ok(Err(match hints.field(kind) {
+    let raw = packet::hints(buf);
+    let read = |kind| hints.read(kind, raw);
+    let missing = |kind| {
+        Ok(errno(match hints.field(kind) {
             None => Errno::OPNOTSUPP,
             Some(_) => Errno::NODATA,
-        }));
+        }))
     };
     // What comes along has a meaning even where the queue does not deliver it.
-    match width {
-        8 => space.store::<8>(buf, a[1], value)?,
-        4 if kind == HintKind::RxHash => {
-            let kind_of_hash = read(HintKind::RxHashType).unwrap_or(0);
-            space.store::<4>(buf, a[1], value)?;
-            space.store::<4>(buf, a[2], kind_of_hash)?;
+    let kind = match kfunc {
+        Kfunc::RxHash => {
+            let Some(hash) = read(HintKind::RxHash) else {
+                return missing(HintKind::RxHash);
+            };
+            space.store::<4>(buf, a[1], hash)?;
+            space.store::<4>(buf, a[2], read(HintKind::RxHashType).unwrap_or(0))?;
+            return Ok(0);
         }
-        4 => space.store::<4>(buf, a[1], value)?,
-        _ => {
+        Kfunc::RxVlanTag => {
+            let Some(tci) = read(HintKind::VlanTci) else {
+                return missing(HintKind::VlanTci);
+            };
             let proto = read(HintKind::VlanProto).unwrap_or(0x8100);
             space.store::<2>(buf, a[1], u64::from((proto as u16).to_be()))?;
-            space.store::<2>(buf, a[2], value)?;
+            space.store::<2>(buf, a[2], tci)?;
+            return Ok(0);
         }
+        Kfunc::RxTimestamp => {
+            let Some(time) = read(HintKind::RxTimestamp) else {
+                return missing(HintKind::RxTimestamp);
+            };
+            space.store::<8>(buf, a[1], time)?;
+            return Ok(0);
+        }
+        Kfunc::RxPtype => HintKind::PacketType,
+        Kfunc::RxMark => HintKind::Mark,
+        Kfunc::RxCsum => HintKind::CsumStatus,
+        Kfunc::RxHeaderLen => HintKind::HeaderLen,
+        Kfunc::RxExtracted => HintKind::Extracted,
+        Kfunc::Missing | Kfunc::HashToeplitz | Kfunc::HashCrc | Kfunc::HashXor => {
+            return Err(Fault::HelperArgument);
+        }
+    };
+    match read(kind) {
+        Some(value) => space.store::<4>(buf, a[1], value).map(|()| 0),
+        None => missing(kind),
     }
-    Ok(Ok(()))
 }
 
 /// Hashes that choose queues. Of data or keys longer than this nothing is hashed, and the hash is 0.

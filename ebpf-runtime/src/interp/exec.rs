@@ -597,6 +597,10 @@ fn walk<'b, W: Watch>(
 /// A load from anywhere.
 #[inline(never)]
 fn far<const N: usize>(core: &mut Core, buf: &XdpBuff<'_>, addr: u64, out: &mut u64) -> Result<(), Fault> {
+    if let Some(value) = core.space.recent_load::<N>(addr) {
+        *out = value;
+        return Ok(());
+    }
     let off = addr.wrapping_sub(CTX_ADDR);
     *out = match N {
         // The context's fields are of this size; of a steering program's, some can be read byte by byte.

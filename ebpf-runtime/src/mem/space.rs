@@ -382,6 +382,22 @@ impl Space {
         Some(unsafe { load_shared::<N>(ptr) })
     }
 
+    /// A load from a value used before the last, which becomes the last. `None` is for [`Space::load`].
+    #[inline(always)]
+    pub fn recent_load<const N: usize>(&mut self, addr: u64) -> Option<u64> {
+        for range in &mut self.cache {
+            if let Some(ptr) = within(range, addr, N) {
+                if !ptr.addr().is_multiple_of(N) {
+                    return None;
+                }
+                std::mem::swap(&mut self.hot, range);
+                // SAFETY: as in `near_load`; the cache, too, has live ranges of maps only.
+                return Some(unsafe { load_shared::<N>(ptr) });
+            }
+        }
+        None
+    }
+
     /// A store to the usual places; false is for [`Space::far_store`].
     #[inline(always)]
     pub fn near_store<'b, const N: usize>(
