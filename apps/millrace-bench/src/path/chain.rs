@@ -99,12 +99,10 @@ impl Chain {
     /// The program over the batch.
     #[inline(always)]
     fn run(&mut self, batch: &mut RxBatch) {
-        // Collected, each is written where it stays; pushed one by one, each would be copied there.
-        let mut buffs: ArrayVec<XdpBuff<'_>, BATCH> = batch
-            .split_frames_mut()
-            .take(BATCH)
-            .map(|view| XdpBuff::new(view.buffer, view.off, view.len, 0, view.raw))
-            .collect();
+        // Extended, each is written where it stays; collected, all the room for 64 would be copied.
+        let mut buffs = ArrayVec::<XdpBuff<'_>, BATCH>::new();
+        let views = batch.split_frames_mut().take(BATCH);
+        buffs.extend(views.map(|view| XdpBuff::new(view.buffer, view.off, view.len, 0, view.raw)));
         self.program.run_batch(&mut buffs, &mut self.verdicts);
         if self.moves {
             for (extent, buff) in self.extents.iter_mut().zip(&buffs) {

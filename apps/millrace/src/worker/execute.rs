@@ -16,7 +16,7 @@ pub(crate) fn run_program(
     scratch: &mut Scratch,
 ) -> usize {
     let mut bytes = 0;
-    // Collected, each is written where it stays; pushed one by one, each would be copied there.
+    // Extended, each is written where it stays; collected, all the room for 64 would be copied.
     let views = batch.split_frames_mut().take(BATCH).zip(&mut scratch.extents);
     let buffs = views.map(|(view, extent)| {
         *extent = (view.off, view.len);
@@ -24,11 +24,12 @@ pub(crate) fn run_program(
         let buff = XdpBuff::new(view.buffer, view.off, view.len, u32::from(queue), view.raw);
         buff.with_ingress_ifindex(ifindex)
     });
-    let mut buffs: ArrayVec<XdpBuff<'_>, BATCH> = buffs.collect();
-    attached.run(&mut buffs, &mut scratch.verdicts);
+    let mut list = ArrayVec::<XdpBuff<'_>, BATCH>::new();
+    list.extend(buffs);
+    attached.run(&mut list, &mut scratch.verdicts);
     scratch.moved = 0;
     if attached.moves_edges() {
-        for (i, (extent, buff)) in scratch.extents.iter_mut().zip(&buffs).enumerate() {
+        for (i, (extent, buff)) in scratch.extents.iter_mut().zip(&list).enumerate() {
             let now = (buff.data_offset(), buff.len());
             scratch.moved |= u64::from(*extent != now) << i;
             *extent = now;
