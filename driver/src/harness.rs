@@ -360,7 +360,8 @@ impl RxNic {
     }
 
     /// Receives a frame as the device would: into one posted buffer after the other, `DD` in each, `EOP` in the last.
-    /// Gives `false`, and does nothing, if too few descriptors are posted.
+    /// Gives `false`, and does nothing, if too few descriptors are posted. The memory must not lie on hugepages, whose memfds
+    /// cannot be written like files.
     pub fn receive_frame(&mut self, frame: &[u8], mut last: WriteBack) -> Result<bool, HarnessError> {
         let room = usize::from(rx_buffer_len(&self.wire.layout));
         let chunks = frame.chunks(room);
