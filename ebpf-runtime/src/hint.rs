@@ -131,10 +131,21 @@ impl HintLayout {
     }
 
     /// The field of a kind, if the layout has one.
+    #[inline]
     pub fn field(&self, kind: HintKind) -> Option<&HintField> {
         self.fields[kind as usize]
             .as_ref()
             .filter(|f| f.loc.is_some() && f.source != HintSource::Absent)
+    }
+
+    /// [`HintLayout::read`] where that is a matter of a few instructions; `None` where it is not.
+    #[inline(always)]
+    pub(crate) fn read_ready(&self, kind: HintKind, raw: &[u8; 16]) -> Option<Option<u64>> {
+        match (&self.ready[kind as usize], &self.fields[kind as usize]) {
+            (Some(ready), _) => Some(ready.read(raw)),
+            (None, None) => Some(None),
+            (None, Some(_)) => None,
+        }
     }
 
     /// Reads a field out of a raw write-back: `None` when absent, not valid in this one, or past its end.
@@ -150,26 +161,26 @@ impl HintLayout {
 /// A field that lies in one of the first two 64-bit words of a write-back, as does what its validity hangs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Ready {
-    /// Which word, how far to shift it, what then counts.
-    at: (bool, u8, u64),
-    /// Which word, which bits of it, and what they must be; or must not be.
-    valid: (bool, u64, u64),
+    /// Where the word begins, how far to shift it, what then counts.
+    at: (u8, u8, u64),
+    /// Where the word begins, which bits of it, and what they must be; or must not be.
+    valid: (u8, u64, u64),
     negate: bool,
     table: Option<&'static [u32]>,
 }
 
 impl Ready {
     fn of(field: &HintField) -> Option<Ready> {
-        /// The word, the bit in it at which `width` bytes begin, and all bits of so many bytes.
-        fn place(offset: u8, width: u8) -> Option<(bool, u8, u64)> {
+        /// Where the word begins, the bit in it at which `width` bytes begin, and all bits of so many bytes.
+        fn place(offset: u8, width: u8) -> Option<(u8, u8, u64)> {
             let within = offset % 8;
             let fits = offset < 16 && matches!(width, 1 | 2 | 4 | 8) && within + width <= 8;
-            fits.then(|| (offset >= 8, 8 * within, u64::MAX >> (64 - 8 * u32::from(width))))
+            fits.then(|| (offset & 8, 8 * within, u64::MAX >> (64 - 8 * u32::from(width))))
         }
         let loc = field.loc?;
         let (word, first, all) = place(loc.offset, loc.width).filter(|_| loc.shift < 8 * loc.width)?;
         let (valid, negate) = match field.valid {
-            None => ((false, 0, 0), false),
+            None => ((0, 0, 0), false),
             Some(test) => {
                 let (word, first, all) =
                     place(test.offset, test.width).filter(|(.., all)| test.value <= *all)?;
@@ -187,16 +198,14 @@ impl Ready {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn read(&self, raw: &[u8; 16]) -> Option<u64> {
-        let words = u128::from_le_bytes(*raw);
-        let word = |second: bool| (if second { words >> 64 } else { words }) as u64;
-        let (second, mask, value) = self.valid;
-        if (word(second) & mask == value) == self.negate {
+        let (at, mask, value) = self.valid;
+        if (word(raw, at) & mask == value) == self.negate {
             return None;
         }
-        let (second, shift, mask) = self.at;
-        let value = word(second) >> (shift & 63) & mask;
+        let (at, shift, mask) = self.at;
+        let value = word(raw, at) >> (shift & 63) & mask;
         match self.table {
             None => Some(value),
             Some(table) => Some(translated(table, value)),
@@ -204,6 +213,14 @@ impl Ready {
     }
 }
 
+/// The 64-bit word that begins at byte 0 or 8.
+#[inline(always)]
+fn word(raw: &[u8; 16], at: u8) -> u64 {
+    let bytes = raw.get(usize::from(at & 8)..).and_then(<[u8]>::first_chunk);
+    bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
+}
+
+#[inline(always)]
 fn translated(table: &[u32], value: u64) -> u64 {
     let at = usize::try_from(value).ok();
     at.and_then(|i| table.get(i)).map_or(0, |v| u64::from(*v))
@@ -211,7 +228,7 @@ fn translated(table: &[u32], value: u64) -> u64 {
 
 impl HintField {
     /// Its value in a raw write-back: `None` when not valid in this one, or past its end.
-    #[inline]
+    #[inline(never)]
     pub(crate) fn read(&self, raw: &[u8]) -> Option<u64> {
         if let Some(test) = &self.valid
             && !test.holds(raw)?

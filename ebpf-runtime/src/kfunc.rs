@@ -63,9 +63,20 @@ impl Kfunc {
     /// By the number that linking put into the call.
     #[inline]
     pub fn by_id(id: i64) -> Kfunc {
-        // They stand in the order of their numbers, from 1.
-        let at = usize::try_from(id).ok().and_then(|id| id.checked_sub(1));
-        at.and_then(|at| ALL.get(at)).map_or(Kfunc::Missing, |(k, _)| *k)
+        match id {
+            1 => Kfunc::RxHash,
+            2 => Kfunc::RxTimestamp,
+            3 => Kfunc::RxVlanTag,
+            4 => Kfunc::RxPtype,
+            5 => Kfunc::RxMark,
+            6 => Kfunc::RxCsum,
+            7 => Kfunc::RxHeaderLen,
+            8 => Kfunc::RxExtracted,
+            9 => Kfunc::HashToeplitz,
+            10 => Kfunc::HashCrc,
+            11 => Kfunc::HashXor,
+            _ => Kfunc::Missing,
+        }
     }
 
     /// Its name.

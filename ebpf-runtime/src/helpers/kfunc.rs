@@ -3,77 +3,145 @@
 use crate::interp::{Core, errno};
 use crate::kfunc::Kfunc;
 use crate::mem::packet;
-use crate::mem::space::CTX_ADDR;
-use crate::{Errno, Fault, HintKind, XdpBuff};
+use crate::mem::space::{CTX_ADDR, Space};
+use crate::{Errno, Fault, HintKind, HintLayout, XdpBuff};
 
 /// Calls a kfunc.
 pub(crate) fn call(id: i64, core: &mut Core, a: &[u64; 5], buf: &mut XdpBuff<'_>) -> Result<u64, Fault> {
-    let kfunc = Kfunc::by_id(id);
-    match kfunc {
-        Kfunc::Missing => return Err(Fault::HelperArgument),
-        Kfunc::HashToeplitz | Kfunc::HashCrc | Kfunc::HashXor => return hash(kfunc, core, a, buf),
-        _ if a[0] != CTX_ADDR => return Err(Fault::HelperArgument),
-        _ => {}
-    }
-    metadata(kfunc, core, a, buf)
-}
-
-/// Metadata that the queue does not deliver is `-ENODATA`; a layout that has no such field at all is `-EOPNOTSUPP`
-/// (net/core/xdp.c, "XDP RX metadata").
-fn metadata(kfunc: Kfunc, core: &mut Core, a: &[u64; 5], buf: &XdpBuff<'_>) -> Result<u64, Fault> {
-    let Core { hints, space, .. } = core;
-    let raw = packet::hints(buf);
-    let read = |kind| hints.read(kind, raw);
-    let missing = |kind| {
-        Ok(errno(match hints.field(kind) {
-            None => Errno::OPNOTSUPP,
-            Some(_) => Errno::NODATA,
-        }))
-    };
-    // What comes along has a meaning even where the queue does not deliver it.
-    let kind = match kfunc {
-        Kfunc::RxHash => {
-            let Some(hash) = read(HintKind::RxHash) else {
-                return missing(HintKind::RxHash);
-            };
-            space.store::<4>(buf, a[1], hash)?;
-            space.store::<4>(buf, a[2], read(HintKind::RxHashType).unwrap_or(0))?;
-            return Ok(0);
-        }
-        Kfunc::RxVlanTag => {
-            let Some(tci) = read(HintKind::VlanTci) else {
-                return missing(HintKind::VlanTci);
-            };
-            let proto = read(HintKind::VlanProto).unwrap_or(0x8100);
-            space.store::<2>(buf, a[1], u64::from((proto as u16).to_be()))?;
-            space.store::<2>(buf, a[2], tci)?;
-            return Ok(0);
-        }
-        Kfunc::RxTimestamp => {
-            let Some(time) = read(HintKind::RxTimestamp) else {
-                return missing(HintKind::RxTimestamp);
-            };
-            space.store::<8>(buf, a[1], time)?;
-            return Ok(0);
-        }
+    let kind = match Kfunc::by_id(id) {
+        Kfunc::RxHash => return rx_hash(core, a, buf),
+        Kfunc::RxVlanTag => return rx_vlan_tag(core, a, buf),
+        Kfunc::RxTimestamp => HintKind::RxTimestamp,
         Kfunc::RxPtype => HintKind::PacketType,
         Kfunc::RxMark => HintKind::Mark,
         Kfunc::RxCsum => HintKind::CsumStatus,
         Kfunc::RxHeaderLen => HintKind::HeaderLen,
         Kfunc::RxExtracted => HintKind::Extracted,
-        Kfunc::Missing | Kfunc::HashToeplitz | Kfunc::HashCrc | Kfunc::HashXor => {
-            return Err(Fault::HelperArgument);
+        hashing @ (Kfunc::HashToeplitz | Kfunc::HashCrc | Kfunc::HashXor) => {
+            return hash(hashing, core, a, buf);
         }
+        Kfunc::Missing => return Err(Fault::HelperArgument),
     };
-    match read(kind) {
-        Some(value) => space.store::<4>(buf, a[1], value).map(|()| 0),
-        None => missing(kind),
+    metadata(kind, core, a, buf)
+}
+
+/// Those that give one thing.
+#[inline(never)]
+fn metadata(kind: HintKind, core: &mut Core, a: &[u64; 5], buf: &XdpBuff<'_>) -> Result<u64, Fault> {
+    let Core { hints, space, .. } = core;
+    let Some(value) = asked(hints, kind, a, buf)? else {
+        return missing(hints, kind);
+    };
+    match kind {
+        HintKind::RxTimestamp => space.store::<8>(buf, a[1], value)?,
+        _ => space.store::<4>(buf, a[1], value)?,
     }
+    Ok(0)
+}
+
+/// The hash and what it covers. What comes along has a meaning even where the queue does not deliver it.
+#[inline(never)]
+fn rx_hash(core: &mut Core, a: &[u64; 5], buf: &XdpBuff<'_>) -> Result<u64, Fault> {
+    let done = at_once(
+        core,
+        a,
+        buf,
+        [HintKind::RxHash, HintKind::RxHashType],
+        |space, to, [hash, covers]| space.near_store_two::<4>(to, [hash?, covers.unwrap_or(0)]),
+    );
+    match done {
+        Some(()) => Ok(0),
+        None => rx_hash_far(core, a, buf),
+    }
+}
+
+#[inline(never)]
+fn rx_hash_far(core: &mut Core, a: &[u64; 5], buf: &XdpBuff<'_>) -> Result<u64, Fault> {
+    let Core { hints, space, .. } = core;
+    let Some(hash) = asked(hints, HintKind::RxHash, a, buf)? else {
+        return missing(hints, HintKind::RxHash);
+    };
+    let covers = hints.read(HintKind::RxHashType, packet::hints(buf));
+    space.store::<4>(buf, a[1], hash)?;
+    space.store::<4>(buf, a[2], covers.unwrap_or(0))?;
+    Ok(0)
+}
+
+/// The VLAN tag's ethertype, 802.1Q's where the queue does not tell, and its TCI.
+#[inline(never)]
+fn rx_vlan_tag(core: &mut Core, a: &[u64; 5], buf: &XdpBuff<'_>) -> Result<u64, Fault> {
+    let done = at_once(
+        core,
+        a,
+        buf,
+        [HintKind::VlanProto, HintKind::VlanTci],
+        |space, to, [proto, tci]| space.near_store_two::<2>(to, [wire(proto), tci?]),
+    );
+    match done {
+        Some(()) => Ok(0),
+        None => rx_vlan_tag_far(core, a, buf),
+    }
+}
+
+#[inline(never)]
+fn rx_vlan_tag_far(core: &mut Core, a: &[u64; 5], buf: &XdpBuff<'_>) -> Result<u64, Fault> {
+    let Core { hints, space, .. } = core;
+    let Some(tci) = asked(hints, HintKind::VlanTci, a, buf)? else {
+        return missing(hints, HintKind::VlanTci);
+    };
+    let proto = hints.read(HintKind::VlanProto, packet::hints(buf));
+    space.store::<2>(buf, a[1], wire(proto))?;
+    space.store::<2>(buf, a[2], tci)?;
+    Ok(0)
+}
+
+/// An ethertype as frames have it.
+#[inline(always)]
+fn wire(proto: Option<u64>) -> u64 {
+    u64::from((proto.unwrap_or(0x8100) as u16).to_be())
+}
+
+/// The usual case of those that give two things: fields made ready, variables on the stack. `None` where nothing was done.
+#[inline(always)]
+fn at_once(
+    core: &mut Core,
+    a: &[u64; 5],
+    buf: &XdpBuff<'_>,
+    kinds: [HintKind; 2],
+    store: impl Fn(&mut Space, [u64; 2], [Option<u64>; 2]) -> Option<()>,
+) -> Option<()> {
+    let raw = packet::hints(buf).first_chunk()?;
+    if a[0] != CTX_ADDR {
+        return None;
+    }
+    let read = |kind| core.hints.read_ready(kind, raw);
+    let values = [read(kinds[0])?, read(kinds[1])?];
+    store(&mut core.space, [a[1], a[2]], values)
+}
+
+/// What the write-back says, asked for with the context as the first argument.
+#[inline(always)]
+fn asked(hints: &HintLayout, kind: HintKind, a: &[u64; 5], buf: &XdpBuff<'_>) -> Result<Option<u64>, Fault> {
+    if a[0] != CTX_ADDR {
+        return Err(Fault::HelperArgument);
+    }
+    Ok(hints.read(kind, packet::hints(buf)))
+}
+
+/// Metadata that the queue does not deliver is `-ENODATA`; a layout that has no such field at all is `-EOPNOTSUPP`
+/// (net/core/xdp.c, "XDP RX metadata").
+#[cold]
+fn missing(hints: &HintLayout, kind: HintKind) -> Result<u64, Fault> {
+    Ok(errno(match hints.field(kind) {
+        None => Errno::OPNOTSUPP,
+        Some(_) => Errno::NODATA,
+    }))
 }
 
 /// Hashes that choose queues. Of data or keys longer than this nothing is hashed, and the hash is 0.
 const HASHED: usize = 4096;
 
+#[inline(never)]
 fn hash(kfunc: Kfunc, core: &mut Core, a: &[u64; 5], buf: &mut XdpBuff<'_>) -> Result<u64, Fault> {
     let size = |register: u64| register as u32 as usize;
     let keyed = kfunc == Kfunc::HashToeplitz;

@@ -9,13 +9,15 @@
 //! * ring-buffer records it has reserved,
 //! * the context of a steering program, whose address stands for it.
 
+mod near;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 use super::arena::Range;
 use super::packet;
 use super::values::Values;
-use super::window::{Window, peek, poke};
+use super::window::{peek, poke};
 use crate::hook::{SKB_SIZE, SkBuff, SkbInfo};
 use crate::insn::atomic;
 use crate::maps::{Map, index_of};
@@ -347,89 +349,6 @@ impl Space {
             Err(Fault::ReadOnly)
         } else {
             Ok((ptr, Reach::Shared))
-        }
-    }
-
-    /// Loads from the frame of the function that runs; `off` counts from its lowest byte, below [`FRAME`].
-    #[inline(always)]
-    pub fn frame_load<const N: usize>(&self, off: i32) -> u64 {
-        let at = self.low.wrapping_add(off as usize) & (STACK - 1);
-        // SAFETY: the stack has room for 8 bytes behind the highest `at` there can be, and is ours.
-        unsafe { peek::<N>(self.stack.0.as_ptr().add(at)) }
-    }
-
-    /// Stores into the frame of the function that runs, as [`Space::frame_load`] loads from it.
-    #[inline(always)]
-    pub fn frame_store<const N: usize>(&mut self, off: i32, value: u64) {
-        let at = self.low.wrapping_add(off as usize) & (STACK - 1);
-        // SAFETY: as in `frame_load`.
-        unsafe { poke::<N>(self.stack.0.as_mut_ptr().add(at), value) };
-    }
-
-    /// A load from the usual places: the frame, the value used last. `None` is for [`Space::load`].
-    #[inline(always)]
-    pub fn near_load<'b, const N: usize>(
-        &self,
-        window: &Window<'b>,
-        buf: &XdpBuff<'b>,
-        addr: u64,
-    ) -> Option<u64> {
-        if let Some(value) = window.load::<N>(buf, addr) {
-            return Some(value);
-        }
-        let ptr = within(&self.hot, addr, N).filter(|ptr| ptr.addr().is_multiple_of(N))?;
-        // SAFETY: `hot` is a live range of a map, and `ptr` lies in it, aligned.
-        Some(unsafe { load_shared::<N>(ptr) })
-    }
-
-    /// A load from a value used before the last, which becomes the last. `None` is for [`Space::load`].
-    #[inline(always)]
-    pub fn recent_load<const N: usize>(&mut self, addr: u64) -> Option<u64> {
-        for range in &mut self.cache {
-            if let Some(ptr) = within(range, addr, N) {
-                if !ptr.addr().is_multiple_of(N) {
-                    return None;
-                }
-                std::mem::swap(&mut self.hot, range);
-                // SAFETY: as in `near_load`; the cache, too, has live ranges of maps only.
-                return Some(unsafe { load_shared::<N>(ptr) });
-            }
-        }
-        None
-    }
-
-    /// A store to the usual places; false is for [`Space::far_store`].
-    #[inline(always)]
-    pub fn near_store<'b, const N: usize>(
-        &mut self,
-        window: &Window<'b>,
-        buf: &mut XdpBuff<'b>,
-        addr: u64,
-        value: u64,
-    ) -> bool {
-        if window.store::<N>(buf, addr, value) {
-            return true;
-        }
-        match within(&self.hot, addr, N) {
-            Some(ptr) if self.hot.writable && ptr.addr().is_multiple_of(N) => {
-                // SAFETY: as in `near_load`; the range may be written.
-                unsafe { store_shared::<N>(ptr, value) };
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Adds to the 8 bytes at `addr`, which lie in the value used last; gives what they were. `None` where they do not.
-    #[inline(always)]
-    pub fn near_add(&mut self, addr: u64, delta: u64) -> Option<u64> {
-        let ptr =
-            within(&self.hot, addr, 8).filter(|ptr| self.hot.writable && ptr.addr().is_multiple_of(8))?;
-        // SAFETY: as in `near_load` and `near_store`. A load and a store, as the program has them: not one step for others.
-        unsafe {
-            let old = load_shared::<8>(ptr);
-            store_shared::<8>(ptr, old.wrapping_add(delta));
-            Some(old)
         }
     }
 
