@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use millrace_ebpf::{
     EngineKind, Fault, HintField, HintKind, HintLayout, HintSource, Loader, Loc, Map, MapDef, MapFlags,
-    MapType, Object, Program, XdpBuff,
+    MapType, NO_FLAGS, Object, Program, XdpBuff,
 };
 
 /// Instructions of a run: enough to go round, few enough to go on.
@@ -27,6 +27,7 @@ fn layout() -> HintLayout {
             shift: 0,
             mask: u64::MAX,
         }),
+        flags: NO_FLAGS,
         valid: None,
         table: None,
         source: HintSource::Hardware,

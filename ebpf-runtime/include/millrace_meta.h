@@ -16,7 +16,7 @@ struct millrace_rx_meta {
 	__u32 rx_hash_type; /* what it covers: enum xdp_rss_hash_type */
 	__u32 packet_type;  /* as the NIC family numbers them */
 	__u32 mark;         /* of the flow rule that matched */
-	__u32 csum_status;
+	__u32 csum_status;  /* what the NIC found of checksums: MILLRACE_CSUM_... */
 	__u32 header_len;   /* where the NIC saw the headers end */
 	__u32 extracted;    /* a word taken from the packet */
 	__u32 valid;        /* which of the others this very frame has: MILLRACE_VALID_... */
@@ -35,6 +35,12 @@ struct millrace_rx_meta {
 #define MILLRACE_VALID_CSUM_STATUS (1u << 7)
 #define MILLRACE_VALID_HEADER_LEN (1u << 8)
 #define MILLRACE_VALID_EXTRACTED (1u << 9)
+
+/* Bits of `csum_status`. Where neither of a pair is set, the NIC did not look. */
+#define MILLRACE_CSUM_IP_GOOD (1u << 0) /* IPv4 header */
+#define MILLRACE_CSUM_IP_BAD (1u << 1)
+#define MILLRACE_CSUM_L4_GOOD (1u << 2) /* TCP, UDP, SCTP */
+#define MILLRACE_CSUM_L4_BAD (1u << 3)
 
 /* Whether the queues that the program is loaded for give a field: a constant, so that what it guards is dead code where
  * they do not. */

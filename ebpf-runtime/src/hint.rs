@@ -21,13 +21,28 @@ pub enum HintKind {
     PacketType,
     /// Mark set by a flow rule.
     Mark,
-    /// Checksum status.
+    /// What the NIC found of the checksums it looked at: [`CSUM_IP_GOOD`], [`CSUM_IP_BAD`], [`CSUM_L4_GOOD`], [`CSUM_L4_BAD`].
+    /// Where neither of a pair is set, it did not look.
     CsumStatus,
     /// Length of the frame's header as the NIC parsed it.
     HeaderLen,
     /// A word that the NIC extracted from the packet.
     Extracted,
 }
+
+/// Bit of [`HintKind::CsumStatus`]: the IPv4 header's checksum is right.
+pub const CSUM_IP_GOOD: u32 = 1 << 0;
+/// Bit of [`HintKind::CsumStatus`]: the IPv4 header's checksum is wrong.
+pub const CSUM_IP_BAD: u32 = 1 << 1;
+/// Bit of [`HintKind::CsumStatus`]: the TCP, UDP or SCTP checksum is right.
+pub const CSUM_L4_GOOD: u32 = 1 << 2;
+/// Bit of [`HintKind::CsumStatus`]: the TCP, UDP or SCTP checksum is wrong.
+pub const CSUM_L4_BAD: u32 = 1 << 3;
+
+/// Tests of a field that is made of flags.
+pub const HINT_FLAGS: usize = 4;
+/// A field that is not.
+pub const NO_FLAGS: [Option<Test>; HINT_FLAGS] = [None; HINT_FLAGS];
 
 /// Number of [`HintKind`]s.
 pub const HINT_KINDS: usize = 10;
@@ -85,8 +100,10 @@ pub enum HintSource {
 pub struct HintField {
     /// Which.
     pub kind: HintKind,
-    /// Where; `None` when absent.
+    /// Where; `None` when absent or made of flags.
     pub loc: Option<Loc>,
+    /// Instead of a place: bit n of the value is set in frames that pass test n.
+    pub flags: [Option<Test>; HINT_FLAGS],
     /// When; `None` means always.
     pub valid: Option<Test>,
     /// Translates the raw bits (as an index) into the value programs see; an index past its end means "unknown" (0).
@@ -135,7 +152,7 @@ impl HintLayout {
     pub fn field(&self, kind: HintKind) -> Option<&HintField> {
         self.fields[kind as usize]
             .as_ref()
-            .filter(|f| f.loc.is_some() && f.source != HintSource::Absent)
+            .filter(|f| f.source != HintSource::Absent && (f.loc.is_some() || f.flags != NO_FLAGS))
     }
 
     /// [`HintLayout::read`] where that is a matter of a few instructions; `None` where it is not.
@@ -235,13 +252,27 @@ impl HintField {
         {
             return None;
         }
-        let loc = self.loc?;
-        let bits = load(raw, loc.offset, loc.width)?;
-        let value = bits.checked_shr(u32::from(loc.shift)).unwrap_or(0) & loc.mask;
+        let value = match self.loc {
+            Some(loc) => {
+                let bits = load(raw, loc.offset, loc.width)?;
+                bits.checked_shr(u32::from(loc.shift)).unwrap_or(0) & loc.mask
+            }
+            None => self.flagged(raw)?,
+        };
         match self.table {
             None => Some(value),
             Some(table) => Some(translated(table, value)),
         }
+    }
+
+    fn flagged(&self, raw: &[u8]) -> Option<u64> {
+        let mut value = 0;
+        for (bit, test) in self.flags.iter().enumerate() {
+            if let Some(test) = test {
+                value |= u64::from(test.holds(raw)?) << bit;
+            }
+        }
+        (self.flags != NO_FLAGS).then_some(value)
     }
 }
 
@@ -276,6 +307,7 @@ mod tests {
                     shift: 0,
                     mask: 0xffff_ffff,
                 }),
+                flags: NO_FLAGS,
                 valid: Some(Test {
                     offset: 0,
                     width: 1,
@@ -294,6 +326,7 @@ mod tests {
                     shift: 0,
                     mask: 0x0f,
                 }),
+                flags: NO_FLAGS,
                 valid: None,
                 table: Some(&[0, 7]),
                 source: HintSource::Hardware,
@@ -341,31 +374,81 @@ mod tests {
     }
 
     #[test]
+    fn flags_are_set_where_their_tests_hold() {
+        let bit = |offset, mask, value| Test {
+            offset,
+            width: 1,
+            mask,
+            value,
+            negate: false,
+        };
+        let field = HintField {
+            kind: HintKind::CsumStatus,
+            loc: None,
+            flags: [
+                Some(bit(0, 3, 1)),
+                Some(bit(0, 3, 3)),
+                None,
+                Some(bit(1, 0x80, 0x80)),
+            ],
+            valid: None,
+            table: None,
+            source: HintSource::Hardware,
+        };
+        let layout = HintLayout::none().with(field);
+        for (raw, wanted) in [
+            ([0, 0], 0),
+            ([1, 0], 1),
+            ([3, 0x7f], 2),
+            ([2, 0xff], 8),
+            ([7, 0x80], 10),
+        ] {
+            assert_eq!(layout.read(HintKind::CsumStatus, &raw), Some(wanted), "{raw:x?}");
+        }
+        assert_eq!(
+            layout.read(HintKind::CsumStatus, &[1]),
+            None,
+            "ends before a byte that is looked at"
+        );
+        let none = HintField {
+            flags: NO_FLAGS,
+            ..field
+        };
+        assert!(
+            HintLayout::none()
+                .with(none)
+                .field(HintKind::CsumStatus)
+                .is_none()
+        );
+    }
+
+    #[test]
     fn hint_past_the_write_back_is_absent() {
         assert_eq!(layout().read(HintKind::RxHash, &[0x21, 0, 0, 0, 1, 2, 3]), None);
         assert_eq!(layout().read(HintKind::VlanTci, &[0; 16]), None);
     }
 
     proptest::proptest! {
-        #[test]
-        fn a_field_made_ready_reads_as_the_layout_says(
-            (offset, width) in (0u8..20, 1u8..9),
-            (shift, mask) in (0u8..64, proptest::prelude::any::<u64>()),
-            (at, wide) in (0u8..20, 1u8..9),
-            (bits, value, negate) in (0u64..16, 0u64..300, proptest::prelude::any::<bool>()),
-            (tested, translated) in proptest::prelude::any::<(bool, bool)>(),
-            raw in proptest::collection::vec(0u8..18, 0..34),
-        ) {
-            let test = Test { offset: at, width: wide, mask: bits, value, negate };
-            let field = HintField {
-                kind: HintKind::Mark,
-                loc: Some(Loc { offset, width, shift, mask }),
-                valid: tested.then_some(test),
-                table: translated.then_some(&[9, 8, 7]),
-                source: HintSource::Hardware,
-            };
-            let layout = HintLayout::none().with(field);
-            proptest::prop_assert_eq!(layout.read(HintKind::Mark, &raw), field.read(&raw));
+            #[test]
+            fn a_field_made_ready_reads_as_the_layout_says(
+                (offset, width) in (0u8..20, 1u8..9),
+                (shift, mask) in (0u8..64, proptest::prelude::any::<u64>()),
+                (at, wide) in (0u8..20, 1u8..9),
+                (bits, value, negate) in (0u64..16, 0u64..300, proptest::prelude::any::<bool>()),
+                (tested, translated) in proptest::prelude::any::<(bool, bool)>(),
+                raw in proptest::collection::vec(0u8..18, 0..34),
+            ) {
+                let test = Test { offset: at, width: wide, mask: bits, value, negate };
+                let field = HintField {
+                    kind: HintKind::Mark,
+                    loc: Some(Loc { offset, width, shift, mask }),
+                    flags: NO_FLAGS,
+    valid: tested.then_some(test),
+                    table: translated.then_some(&[9, 8, 7]),
+                    source: HintSource::Hardware,
+                };
+                let layout = HintLayout::none().with(field);
+                proptest::prop_assert_eq!(layout.read(HintKind::Mark, &raw), field.read(&raw));
+            }
         }
-    }
 }

@@ -51,7 +51,10 @@ mod xdp;
 pub use chain::RunConfig;
 pub use error::{Errno, Fault, FaultReport, LoadError, SourceLine};
 pub use frags::Frags;
-pub use hint::{HintField, HintKind, HintLayout, HintSource, Loc, Test};
+pub use hint::{
+    CSUM_IP_BAD, CSUM_IP_GOOD, CSUM_L4_BAD, CSUM_L4_GOOD, HINT_FLAGS, HintField, HintKind, HintLayout,
+    HintSource, Loc, NO_FLAGS, Test,
+};
 pub use hook::{Hook, SkbInfo};
 pub use instance::{Instance, InstanceStats};
 pub use loader::{Loaded, Loader};

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Rig, compile};
-use millrace_ebpf::{HintField, HintKind, HintLayout, HintSource, Loc, XdpAction, XdpBuff};
+use millrace_ebpf::{HintField, HintKind, HintLayout, HintSource, Loc, NO_FLAGS, XdpAction, XdpBuff};
 
 fn layout() -> HintLayout {
     let kinds = [
@@ -23,6 +23,7 @@ fn layout() -> HintLayout {
                     shift: 0,
                     mask,
                 }),
+                flags: NO_FLAGS,
                 valid: None,
                 table: None,
                 source: HintSource::Hardware,

@@ -3,7 +3,7 @@
 mod common;
 
 use common::clang;
-use millrace_ebpf::{HintField, HintKind, HintLayout, HintSource, LoadError, Loader, Loc, Object};
+use millrace_ebpf::{HintField, HintKind, HintLayout, HintSource, LoadError, Loader, Loc, NO_FLAGS, Object};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -47,6 +47,7 @@ fn all_hints() -> HintLayout {
                 shift: 0,
                 mask: u64::MAX,
             }),
+            flags: NO_FLAGS,
             valid: None,
             table: None,
             source: HintSource::Hardware,

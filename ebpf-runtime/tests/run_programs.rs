@@ -332,7 +332,7 @@ fn callbacks_run_as_often_as_they_should() {
 
 #[test]
 fn metadata_kfuncs_read_the_write_back_through_the_layout() {
-    use millrace_ebpf::{HintField, HintKind, HintLayout, HintSource, Loc, Test, XdpBuff};
+    use millrace_ebpf::{HintField, HintKind, HintLayout, HintSource, Loc, NO_FLAGS, Test, XdpBuff};
     let Some(elf) = compile("metadata_kfuncs_read_the_write_back_through_the_layout", "hints") else {
         return;
     };
@@ -345,6 +345,7 @@ fn metadata_kfuncs_read_the_write_back_through_the_layout() {
                 shift: 0,
                 mask: u64::MAX,
             }),
+            flags: NO_FLAGS,
             valid,
             table: None,
             source: HintSource::Hardware,

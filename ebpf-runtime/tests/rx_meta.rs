@@ -5,7 +5,7 @@ mod common;
 use common::{HEADROOM, compile, compile_with};
 use millrace_ebpf::{
     EngineKind, Errno, HintField, HintKind, HintLayout, HintSource, Instance, LoadError, Loaded, Loader, Loc,
-    Object, Test, Verdict, XdpAction, XdpBuff,
+    NO_FLAGS, Object, Test, Verdict, XdpAction, XdpBuff,
 };
 
 /// What a slot of the frame holds where there was nothing to put.
@@ -33,6 +33,7 @@ fn field(kind: HintKind, offset: u8, width: u8, shift: u8, mask: u64) -> HintFie
             shift,
             mask,
         }),
+        flags: NO_FLAGS,
         valid: None,
         table: None,
         source: HintSource::Hardware,
@@ -53,8 +54,20 @@ fn when(field: HintField, offset: u8, mask: u64, value: u64, negate: bool) -> Hi
     }
 }
 
-/// The 82599's advanced write-back (datasheet 7.1.6.2) with VLAN stripping: RSS type and packet type, hash, status, tag.
+/// The 82599's advanced write-back (datasheet 7.1.6.2) with VLAN stripping: RSS type and packet type, hash, status, tag, and what it
+/// found of checksums (IPCS and L4CS in the status, IPE and L4E in the errors).
 fn intel() -> HintLayout {
+    let checked = |mask, value| {
+        Some(Test {
+            offset: 8,
+            width: 4,
+            mask,
+            value,
+            negate: false,
+        })
+    };
+    let (ip, l4) = (1 << 6, 1 << 5);
+    let (ip_bad, l4_bad) = (ip | 1 << 31, l4 | 1 << 30);
     HintLayout::named("82599 advanced")
         .with(field(HintKind::PacketType, 0, 4, 4, 0x1fff))
         .with(HintField {
@@ -63,6 +76,16 @@ fn intel() -> HintLayout {
         })
         .with(when(field(HintKind::RxHash, 4, 4, 0, u64::MAX), 0, 0xf, 0, true))
         .with(when(field(HintKind::VlanTci, 14, 2, 0, 0xffff), 8, 8, 8, false))
+        .with(HintField {
+            loc: None,
+            flags: [
+                checked(ip_bad, ip),
+                checked(ip_bad, ip_bad),
+                checked(l4_bad, l4),
+                checked(l4_bad, l4_bad),
+            ],
+            ..field(HintKind::CsumStatus, 0, 4, 0, 0)
+        })
 }
 
 /// A write-back of 32 bytes in which everything lies elsewhere, and other things lie.

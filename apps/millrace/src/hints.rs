@@ -38,6 +38,7 @@ pub(crate) fn translate(layout: &driver::HintLayout) -> runtime::HintLayout {
                 shift: loc.shift,
                 mask: loc.mask,
             }),
+            flags: runtime::NO_FLAGS,
             valid: field.valid.map(test),
             table: match kind {
                 HintKind::RxHashType if layout.family.starts_with("82599") => Some(&RSS_TYPES_82599),
@@ -46,7 +47,34 @@ pub(crate) fn translate(layout: &driver::HintLayout) -> runtime::HintLayout {
             source,
         });
     }
-    out
+    match checksums(layout) {
+        Some(field) => out.with(field),
+        None => out,
+    }
+}
+
+/// What the driver has as a test each is one field for programs.
+fn checksums(layout: &driver::HintLayout) -> Option<HintField> {
+    // In the order of `CSUM_IP_GOOD` and its fellows.
+    let kinds = [
+        driver::HintKind::IpChecksumGood,
+        driver::HintKind::IpChecksumBad,
+        driver::HintKind::L4ChecksumGood,
+        driver::HintKind::L4ChecksumBad,
+    ];
+    let flags = kinds.map(|kind| {
+        let field = layout.field(kind);
+        let there = field.source == driver::Source::Hardware;
+        field.valid.filter(|_| there).map(test)
+    });
+    (flags != runtime::NO_FLAGS).then_some(HintField {
+        kind: HintKind::CsumStatus,
+        loc: None,
+        flags,
+        valid: None,
+        table: None,
+        source: HintSource::Hardware,
+    })
 }
 
 fn test(test: driver::Test) -> runtime::Test {

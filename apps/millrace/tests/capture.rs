@@ -120,6 +120,7 @@ fn frames_are_captured_with_verdict_queue_and_hints_as_tshark_reads_them() {
             "{frame:?}"
         );
         assert!(comment.contains(" rx_hash=0x"), "{frame:?}");
+        assert!(comment.contains(" csum_status=0x"), "{frame:?}");
         assert_eq!((len, verdict.as_str()), (cap, "3"));
         assert!(
             source.starts_with("10.1.0.") && destination == "10.0.0.1",

@@ -5,9 +5,10 @@ mod common;
 use common::*;
 use millrace::{App, PortConfig};
 use millrace_driver::port::{Offloads, RssConfig};
-use millrace_ebpf::Map;
+use millrace_ebpf::{CSUM_IP_BAD, CSUM_IP_GOOD, CSUM_L4_BAD, CSUM_L4_GOOD, Map};
 use millrace_nic_models::toeplitz;
 use std::path::Path;
+use std::sync::Arc;
 
 const NODATA: u32 = -61i32 as u32;
 const OPNOTSUPP: u32 = -95i32 as u32;
@@ -84,32 +85,44 @@ fn frames() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Runs `frames` through the program on a port with this key; gives its notes.
-fn notes(test: &str, rss: RssConfig, vlan_strip: bool) -> Option<std::sync::Arc<Map>> {
+/// Runs [`frames`] through the program on a port with this key; gives its notes.
+fn notes(test: &str, rss: RssConfig, vlan_strip: bool) -> Option<Arc<Map>> {
+    let offloads = Offloads {
+        vlan_strip,
+        ..Offloads::default()
+    };
+    notes_of(test, &frames(), rss, offloads)
+}
+
+fn notes_of(test: &str, frames: &[Vec<u8>], rss: RssConfig, offloads: Offloads) -> Option<Arc<Map>> {
     let Some(elf) = object("hints") else {
         skip(test, "needs clang");
         return None;
     };
     let dir = tempfile::tempdir().expect("tempdir");
     let input = dir.path().join("in.pcap");
-    write_pcap(&input, &frames());
-    let app = app(&input, rss, vlan_strip);
+    write_pcap(&input, frames);
+    let app = app(&input, rss, offloads);
     let loaded = attach(&app, &elf, &[]);
     let running = app.start().expect("start");
-    until("all frames", || running.stats().total("rx_frames") == 5);
+    until("all frames", || {
+        running.stats().total("rx_frames") == frames.len() as u64
+    });
     let report = running.stop().expect("clean end");
-    assert_eq!(report.stats.total("xdp_drop"), 5, "{:?}", report.stats);
+    assert_eq!(
+        report.stats.total("xdp_drop"),
+        frames.len() as u64,
+        "{:?}",
+        report.stats
+    );
     Some(loaded.map("notes").expect("map").clone())
 }
 
-fn app(input: &Path, rss: RssConfig, vlan_strip: bool) -> App {
+fn app(input: &Path, rss: RssConfig, offloads: Offloads) -> App {
     let mut spec = port("eth0", &format!("pcap:{}", input.display()), 2);
     spec.config = PortConfig {
         rss,
-        offloads: Offloads {
-            vlan_strip,
-            ..Offloads::default()
-        },
+        offloads,
         ..spec.config
     };
     App::builder()
@@ -177,4 +190,65 @@ fn the_hash_a_program_gets_is_that_of_the_port_s_own_key_and_a_tag_left_in_the_f
         );
     }
     assert_ne!(toeplitz::hash(&key, &V4), V4_PORTS_HASH);
+}
+
+/// The complement of the one's complement sum (RFC 1071), to be put where the bytes have zeroes.
+fn checksum(parts: &[&[u8]]) -> [u8; 2] {
+    let words = parts.iter().flat_map(|part| part.chunks(2));
+    let sum: u32 = words
+        .map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0)))
+        .sum();
+    let folded = (sum & 0xffff) + (sum >> 16);
+    (!(folded as u16 + (folded >> 16) as u16)).to_be_bytes()
+}
+
+/// [`ipv4`] with TCP, both checksums right; then one bit of each where it is asked for.
+fn checked(ip_wrong: bool, l4_wrong: bool) -> Vec<u8> {
+    let mut packet = ipv4(6);
+    let ip = checksum(&[&packet[..20]]);
+    let tcp = checksum(&[&packet[12..20], &[0, 6, 0, 20], &packet[20..]]);
+    packet[10..12].copy_from_slice(&ip);
+    packet[36..38].copy_from_slice(&tcp);
+    packet[10] ^= u8::from(ip_wrong);
+    packet[36] ^= u8::from(l4_wrong);
+    packet
+}
+
+#[test]
+fn a_program_is_told_which_checksums_were_found_right_or_wrong() {
+    let test = "a_program_is_told_which_checksums_were_found_right_or_wrong";
+    let mut tcp6 = ipv6_tcp();
+    let sum = checksum(&[&tcp6[8..40], &[0, 0, 0, 20, 0, 0, 0, 6], &tcp6[40..]]);
+    tcp6[56..58].copy_from_slice(&sum);
+    let frames = [
+        ethernet(0, &[0x0800], &checked(false, false)),
+        ethernet(1, &[0x0800], &checked(false, true)),
+        ethernet(2, &[0x0800], &checked(true, false)),
+        ethernet(3, &[0x86dd], &tcp6),
+        ethernet(4, &[0x0806], &[0, 1, 8, 0, 6, 4, 0, 1]),
+    ];
+    let word = |notes: &Map, id: u32, at: usize| {
+        let value = notes.lookup(&id.to_ne_bytes()).expect("an entry");
+        u32::from_ne_bytes(value[4 * at..4 * at + 4].try_into().expect("four bytes"))
+    };
+    let Some(notes) = notes_of(test, &frames, RssConfig::default(), Offloads::default()) else {
+        return;
+    };
+    let ip = CSUM_IP_GOOD | CSUM_IP_BAD;
+    for (id, mask, wanted) in [
+        (0, u32::MAX, CSUM_IP_GOOD | CSUM_L4_GOOD),
+        (1, u32::MAX, CSUM_IP_GOOD | CSUM_L4_BAD),
+        (2, ip, CSUM_IP_BAD),
+        (3, u32::MAX, CSUM_L4_GOOD),
+        (4, u32::MAX, 0),
+    ] {
+        assert_eq!(word(&notes, id, 7), 0, "frame {id}: no error");
+        assert_eq!(word(&notes, id, 8) & mask, wanted, "frame {id}");
+    }
+    let off = Offloads {
+        rx_checksum: false,
+        ..Offloads::default()
+    };
+    let notes = notes_of(test, &frames, RssConfig::default(), off).expect("as before");
+    assert_eq!(word(&notes, 0, 7), OPNOTSUPP, "the port does not look");
 }

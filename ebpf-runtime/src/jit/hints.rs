@@ -12,7 +12,7 @@ use super::kind::Kind;
 use super::rt;
 use super::state::offset;
 use super::track::reaches;
-use crate::hint::{HintField, Loc, Test};
+use crate::hint::{HINT_FLAGS, HintField, Loc, Test};
 use crate::insn::Insn;
 use crate::interp::errno;
 use crate::kfunc::Kfunc;
@@ -61,10 +61,17 @@ fn outs(kfunc: Kfunc) -> Option<Vec<Out>> {
     })
 }
 
+/// What a field's value is made of.
+#[derive(Clone, Copy)]
+enum Source {
+    Bits(Loc),
+    Flags([Option<Test>; HINT_FLAGS]),
+}
+
 /// A field that is read inline.
 #[derive(Clone, Copy)]
 struct Plain {
-    loc: Loc,
+    value: Source,
     valid: Option<Test>,
     table: Option<&'static [u32]>,
     /// Bytes of the write-back that it takes.
@@ -74,16 +81,22 @@ struct Plain {
 impl Plain {
     /// `None` where its bytes are not ones that a single load takes.
     fn of(field: &HintField) -> Option<Plain> {
-        let loc = field.loc?;
+        let (value, mut places) = match field.loc {
+            Some(loc) if loc.shift < 64 => (Source::Bits(loc), vec![(loc.offset, loc.width)]),
+            Some(_) => return None,
+            None => (Source::Flags(field.flags), Vec::new()),
+        };
+        let tests = field.flags.iter().chain([&field.valid]).flatten();
+        places.extend(tests.map(|test| (test.offset, test.width)));
         let loads = |width: u8| matches!(width, 1 | 2 | 4 | 8);
-        let test = field.valid.map_or((0, 1), |test| (test.offset, test.width));
-        let ends = [(loc.offset, loc.width), test].map(|(at, width)| usize::from(at) + usize::from(width));
-        let fits = loads(loc.width) && loads(test.1) && loc.shift < 64;
-        fits.then_some(Plain {
-            loc,
+        let ends = places
+            .iter()
+            .map(|(at, width)| usize::from(*at) + usize::from(*width));
+        places.iter().all(|(_, width)| loads(*width)).then_some(Plain {
+            value,
             valid: field.valid,
             table: field.table,
-            needs: ends[0].max(ends[1]),
+            needs: ends.max().unwrap_or(0),
         })
     }
 }
@@ -225,9 +238,8 @@ impl Translator<'_, '_> {
         self.b.ins().icmp(code, bits, value)
     }
 
-    /// A field's value.
-    fn hint(&mut self, raw: Value, field: &Plain) -> Value {
-        let loc = field.loc;
+    /// A number in the write-back.
+    fn bits(&mut self, raw: Value, loc: &Loc) -> Value {
         let mut value = self.raw(raw, loc.offset, loc.width);
         if loc.shift > 0 {
             value = self.b.ins().ushr_imm_s(value, i64::from(loc.shift));
@@ -240,6 +252,28 @@ impl Translator<'_, '_> {
         if loc.mask & (all >> loc.shift) != all >> loc.shift {
             value = self.b.ins().band_imm_s(value, loc.mask as i64);
         }
+        value
+    }
+
+    /// A number with a bit for each test that holds.
+    fn flags_of(&mut self, raw: Value, tests: &[Option<Test>]) -> Value {
+        let mut value = self.c(0);
+        for (bit, test) in tests.iter().enumerate() {
+            let Some(test) = test else { continue };
+            let fails = self.fails(raw, test);
+            let (off, on) = (self.c(0), self.c(1 << bit));
+            let flag = self.b.ins().select(fails, off, on);
+            value = self.b.ins().bor(value, flag);
+        }
+        value
+    }
+
+    /// A field's value.
+    fn hint(&mut self, raw: Value, field: &Plain) -> Value {
+        let value = match &field.value {
+            Source::Bits(loc) => self.bits(raw, loc),
+            Source::Flags(tests) => self.flags_of(raw, tests),
+        };
         let Some(table) = field.table else {
             return value;
         };

@@ -219,7 +219,7 @@ impl RxMeta {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{HintField, HintSource, Loc, Test};
+    use crate::{HintField, HintSource, Loc, NO_FLAGS, Test};
 
     pub(crate) fn field(kind: HintKind, offset: u8, width: u8) -> HintField {
         HintField {
@@ -230,6 +230,7 @@ pub(crate) mod tests {
                 shift: 0,
                 mask: u64::MAX,
             }),
+            flags: NO_FLAGS,
             valid: None,
             table: None,
             source: HintSource::Hardware,

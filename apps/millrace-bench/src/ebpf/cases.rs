@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use millrace_ebpf::kernel::KernelMaps;
 use millrace_ebpf::{
-    HintField, HintKind, HintLayout, HintSource, Loaded, Loader, Loc, MapFlags, Object, Program, Test,
+    HintField, HintKind, HintLayout, HintSource, Loaded, Loader, Loc, MapFlags, NO_FLAGS, Object, Program,
+    Test,
 };
 
 use crate::BenchError;
@@ -130,6 +131,7 @@ pub fn layout() -> HintLayout {
             shift: 0,
             mask,
         }),
+        flags: NO_FLAGS,
         valid,
         table,
         source: HintSource::Hardware,

@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Hints that a record carries, with the names people see.
-pub(crate) const HINTS: [(HintKind, &str); 6] = [
+pub(crate) const HINTS: [(HintKind, &str); 7] = [
     (HintKind::RxHash, "rx_hash"),
     (HintKind::RxHashType, "rx_hash_type"),
     (HintKind::VlanTci, "vlan_tci"),
     (HintKind::RxTimestamp, "rx_timestamp"),
     (HintKind::PacketType, "packet_type"),
     (HintKind::Mark, "mark"),
+    (HintKind::CsumStatus, "csum_status"),
 ];
 
 /// One frame. The vector keeps its room when the record is used again.

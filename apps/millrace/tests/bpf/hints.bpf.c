@@ -8,6 +8,7 @@ enum xdp_rss_hash_type { XDP_RSS_TYPE_NONE };
 
 extern int bpf_xdp_metadata_rx_hash(const struct xdp_md *ctx, __u32 *hash, enum xdp_rss_hash_type *type) __ksym;
 extern int bpf_xdp_metadata_rx_vlan_tag(const struct xdp_md *ctx, __be16 *proto, __u16 *tci) __ksym;
+extern int bpf_xdp_metadata_rx_csum(const struct xdp_md *ctx, __u32 *status) __ksym;
 
 struct told {
 	__s32 hash_err;
@@ -17,6 +18,8 @@ struct told {
 	__u32 vlan; /* ethertype << 16 | TCI */
 	__u32 ethertype;
 	__u32 frames;
+	__s32 csum_err;
+	__u32 csum;
 };
 
 struct {
@@ -33,7 +36,7 @@ int hints(struct xdp_md *ctx)
 	enum xdp_rss_hash_type type = XDP_RSS_TYPE_NONE;
 	struct told *told;
 	__be16 proto = 0;
-	__u32 hash = 0;
+	__u32 hash = 0, csum = 0;
 	__u16 tci = 0;
 	__u32 key;
 
@@ -48,6 +51,8 @@ int hints(struct xdp_md *ctx)
 	told->type = type;
 	told->vlan_err = bpf_xdp_metadata_rx_vlan_tag(ctx, &proto, &tci);
 	told->vlan = (__u32)bpf_ntohs(proto) << 16 | tci;
+	told->csum_err = bpf_xdp_metadata_rx_csum(ctx, &csum);
+	told->csum = csum;
 	told->ethertype = bpf_ntohs(eth->h_proto);
 	__sync_fetch_and_add(&told->frames, 1);
 	return XDP_DROP;
