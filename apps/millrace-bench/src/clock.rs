@@ -94,13 +94,57 @@ pub fn cpus() -> usize {
     *CPUS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
-/// Lets this thread use every CPU but one, if there is another.
-pub fn stay_off_cpu(cpu: usize) {
-    let mut others = CpuSet::new();
-    (0..CpuSet::MAX_CPU)
-        .filter(|other| *other != cpu)
-        .for_each(|other| others.set(other));
-    let _ = sched_setaffinity(None, &others);
+/// The CPUs that this process might use when it was first asked, before any thread was kept on one.
+pub fn allowed_cpus() -> &'static [usize] {
+    static ALLOWED: OnceLock<Vec<usize>> = OnceLock::new();
+    ALLOWED.get_or_init(|| {
+        let Ok(allowed) = sched_getaffinity(None) else {
+            return Vec::new();
+        };
+        (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect()
+    })
+}
+
+/// A CPU for a thread that works beside the one on `here`: not its sibling on the same core if that can be helped, and
+/// behind the same L3 cache if there is one such. `None` if `here` is all that this process may use.
+pub fn other_cpu(here: usize) -> Option<usize> {
+    let list = |file: &str| {
+        let path = format!("/sys/devices/system/cpu/cpu{here}/{file}");
+        cpu_list(&std::fs::read_to_string(path).unwrap_or_default())
+    };
+    other_of(
+        here,
+        allowed_cpus(),
+        &list("topology/thread_siblings_list"),
+        &list("cache/index3/shared_cpu_list"),
+    )
+}
+
+fn other_of(here: usize, allowed: &[usize], siblings: &[usize], near: &[usize]) -> Option<usize> {
+    let others = allowed.iter().copied().filter(|cpu| *cpu != here);
+    // Of equal ones the first behind `here`, counted round: the lowest CPUs have the machine's own work.
+    others.min_by_key(|cpu| (siblings.contains(cpu), !near.contains(cpu), *cpu < here, *cpu))
+}
+
+/// A list of CPUs as sysfs writes it: `0-3,8`.
+fn cpu_list(text: &str) -> Vec<usize> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
+    };
+    text.split(',').filter_map(range).flatten().collect()
+}
+
+/// Keeps this thread on one CPU; false where the system refuses.
+pub fn stay_on_cpu(cpu: usize) -> bool {
+    // Asked before it is narrowed down.
+    allowed_cpus();
+    if cpu >= CpuSet::MAX_CPU {
+        return false;
+    }
+    let mut one = CpuSet::new();
+    one.set(cpu);
+    sched_setaffinity(None, &one).is_ok()
 }
 
 /// Keeps this thread on the `n`th of the CPUs that it may use, counted round. Where the system refuses, it stays where it is.
@@ -110,18 +154,14 @@ pub fn stay_on_nth_cpu(n: usize) {
     };
     let cpus: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect();
     if let Some(cpu) = cpus.get(n % cpus.len().max(1)) {
-        let mut one = CpuSet::new();
-        one.set(*cpu);
-        let _ = sched_setaffinity(None, &one);
+        stay_on_cpu(*cpu);
     }
 }
 
 /// Keeps this thread on the CPU it is on, so that its caches stay warm. Where the system refuses, numbers are noisier and
 /// nothing else.
 pub fn stay_on_this_cpu() {
-    let mut cpus = CpuSet::new();
-    cpus.set(sched_getcpu());
-    let _ = sched_setaffinity(None, &cpus);
+    stay_on_cpu(sched_getcpu());
 }
 
 /// What else the machine was doing: a note for a report.
@@ -133,4 +173,37 @@ pub fn load() -> String {
          instructions",
         cpus()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_thread_gets_a_core_of_its_own_near_by_if_there_is_one() {
+        let all: Vec<usize> = (0..8).collect();
+        // CPUs 0 to 3 and 4 to 7 are two sockets of two cores; 0 and 2 share a core.
+        assert_eq!(other_of(0, &all, &[0, 2], &[0, 1, 2, 3]), Some(1));
+        assert_eq!(other_of(1, &all, &[1, 3], &[0, 1, 2, 3]), Some(2));
+        assert_eq!(
+            other_of(0, &[0, 2, 5], &[0, 2], &[0, 1, 2, 3]),
+            Some(5),
+            "far, but a core"
+        );
+        assert_eq!(
+            other_of(0, &[0, 2], &[0, 2], &[0, 1, 2, 3]),
+            Some(2),
+            "better than none"
+        );
+        assert_eq!(other_of(1, &[0, 1], &[], &[]), Some(0), "sysfs says nothing");
+        assert_eq!(other_of(3, &[3], &[3], &[3]), None);
+        assert_eq!(other_of(3, &[], &[], &[]), None);
+    }
+
+    #[test]
+    fn lists_of_processors_are_read_as_sysfs_writes_them() {
+        assert_eq!(cpu_list("0-2,8\n"), [0, 1, 2, 8]);
+        assert_eq!(cpu_list("5\n"), [5]);
+        assert_eq!(cpu_list(""), Vec::<usize>::new());
+    }
 }

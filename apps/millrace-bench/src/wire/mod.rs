@@ -5,6 +5,7 @@
 //! (`vfio:0000:17:00.0 vfio:0000:17:00.1`) are measured as they are, with whatever lies between them.
 
 mod model;
+mod pace;
 mod ports;
 mod search;
 mod trial;
@@ -70,8 +71,9 @@ EXAMPLES
 
 READING IT
   throughput is the highest rate without loss: a rate passes when every frame arrives, and when the sender really got
-  rid of that rate. On a machine that does other work too, an interruption of some milliseconds overruns the ring and
-  fails a trial; --tries lets a rate pass if one of several trials does. Delays are from the moment a burst is handed to
+  rid of that rate. On a machine that does other work too, an interruption of some milliseconds overruns a real port's ring
+  and fails a trial; --tries lets a rate pass if one of several trials does. Models wait for a driver that the system has
+  stopped, and the driver for them; that time does not count. Delays are from the moment a burst is handed to
   the driver to the moment a poll brings the frame, both read from one clock: they hold the time in both rings.")]
 pub struct Args {
     /// The sending and the receiving port: vfio:BDF, vfio-user:PATH or model:...; two models joined in memory by default
@@ -251,6 +253,7 @@ pub fn run(args: &Args) -> Result<(), BenchError> {
             bar: &bar,
             highest: None,
             throughput: None,
+            stopped: Vec::new(),
         };
         for test in &tests {
             bench.bar.set_prefix(format!("{test}, {size} bytes"));
@@ -262,14 +265,14 @@ pub fn run(args: &Args) -> Result<(), BenchError> {
     let report = Report {
         bench: "wire",
         machine,
-        notes: notes(args, what, on_models),
+        notes: notes(args, what, on_models, ports.models_cpu()),
         rows,
     };
     report.write_html(args.html.as_deref())?;
     report.print(args.json)
 }
 
-fn notes(args: &Args, what: String, on_models: bool) -> Vec<String> {
+fn notes(args: &Args, what: String, on_models: bool, models_cpu: Option<usize>) -> Vec<String> {
     let mut notes = vec![
         format!("ports: {what}"),
         format!(
@@ -282,13 +285,18 @@ fn notes(args: &Args, what: String, on_models: bool) -> Vec<String> {
     ];
     if on_models {
         notes.push(
-            "a model has no line: 100 % is what the sender gets rid of flat out. Driver and models share two cores and \
-             no PCIe, so this says what a test on models can carry, not what a NIC does"
+            "a model has no line: 100 % is what the sender gets rid of flat out. Driver and models share memory and caches, and \
+             there is no PCIe, so this says what a test on models can carry, not what a NIC does"
                 .to_owned(),
         );
-        if clock::cpus() < 2 {
-            notes.push("there is one processor only: driver and models take turns on it".to_owned());
-        }
+        notes.push(match models_cpu {
+            Some(cpu) => format!(
+                "driver on processor {}, models on processor {cpu}, each thread kept there; time in which the system had stopped \
+                 one of them is on no clock here, and its share is told with the rows",
+                clock::this_cpu()
+            ),
+            None => "there is one processor only: driver and models take turns on it, and rates are of both together".to_owned(),
+        });
     } else {
         notes.push(
             "100 % is the line's rate, or what the sender gets rid of flat out if that is less".to_owned(),
@@ -306,6 +314,8 @@ struct Bench<'a> {
     /// The highest rate that can be offered, once it is known.
     highest: Option<f64>,
     throughput: Option<f64>,
+    /// Of each trial, the share of time in which a thread was stopped, in percent.
+    stopped: Vec<f64>,
 }
 
 impl Bench<'_> {
@@ -315,7 +325,11 @@ impl Bench<'_> {
                 let pps = self.throughput()?;
                 let mut row = Row::new(test, self.size, pps);
                 row.spread_percent = self.args.resolution;
-                row.about = format!("of {:.3} Mpps offered flat out", self.highest()? / 1e6);
+                row.about = format!(
+                    "of {:.3} Mpps offered flat out{}",
+                    self.highest()? / 1e6,
+                    self.stops()
+                );
                 Ok(vec![row])
             }
             Test::Latency => self.latency(),
@@ -341,7 +355,19 @@ impl Bench<'_> {
             Some(rate) => self.bar.set_message(format!("{:.3} Mpps", rate / 1e6)),
             None => self.bar.set_message(format!("{frames} flat out")),
         }
-        trial::run(self.ports, load, timed)
+        let outcome = trial::run(self.ports, load, timed)?;
+        self.stopped.push(outcome.stopped_percent);
+        Ok(outcome)
+    }
+
+    /// What the system has kept from the trials so far, if it is worth telling.
+    fn stops(&self) -> String {
+        let trials = self.stopped.len().max(1) as f64;
+        let percent = self.stopped.iter().sum::<f64>() / trials;
+        if percent < 0.5 {
+            return String::new();
+        }
+        format!("; a thread was stopped for {percent:.0} % of the time, not counted")
     }
 
     /// The highest rate: the line's, or what the sender gets rid of.
@@ -535,6 +561,7 @@ mod tests {
             bar: &bar,
             highest: Some(50_000.0),
             throughput: None,
+            stopped: Vec::new(),
         };
         args.tests
             .iter()

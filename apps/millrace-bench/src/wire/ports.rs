@@ -1,5 +1,6 @@
 //! Two ports with a cable between: models in this process, or whatever ports are named.
 
+use super::pace::Pace;
 use crate::{BenchError, clock};
 use millrace_driver::bus::{self, Device, local::LocalDevice};
 use millrace_driver::port::{Port, PortConfig};
@@ -7,8 +8,8 @@ use millrace_driver::queue::{RxQueue, TxQueue};
 use millrace_nic_models::device::Work;
 use millrace_nic_models::ixgbe::device::{Ixgbe82599, IxgbeConfig};
 use millrace_nic_models::wire;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ const LINK_WAIT: Duration = Duration::from_secs(10);
 const PATIENCE_NANOS: u64 = 250_000_000;
 /// Addresses of the models.
 const MACS: [[u8; 6]; 2] = [[0x02, 0, 0, 0, 0, 1], [0x02, 0, 0, 0, 0, 2]];
-/// Rounds of both models that one thread does before it looks whether it is to stop.
+/// Rounds of both models on the driver's own processor before that is offered to others.
 const ROUNDS: u32 = 64;
 
 /// One port with its one queue pair.
@@ -62,6 +63,7 @@ pub struct Ports {
     /// After the last frame was sent, so long without one received ends a trial.
     pub patience_nanos: u64,
     models: Option<[Arc<LocalDevice>; 2]>,
+    models_cpu: Option<usize>,
 }
 
 impl Ports {
@@ -84,6 +86,7 @@ impl Ports {
             to: End::open(to.clone(), ring, Duration::ZERO)?,
             patience_nanos: PATIENCE_NANOS,
             models: Some([from, to]),
+            models_cpu: clock::other_cpu(clock::this_cpu()),
         })
     }
 
@@ -96,6 +99,7 @@ impl Ports {
             to: End::open(to, ring, LINK_WAIT)?,
             patience_nanos: PATIENCE_NANOS,
             models: None,
+            models_cpu: None,
         };
         for end in [&mut ports.from, &mut ports.to] {
             if !end.port.link()?.up {
@@ -117,35 +121,41 @@ impl Ports {
         Ok((speed > 0.0).then(|| speed / 8.0 / f64::from(size + 20)))
     }
 
-    /// Starts whatever has to run beside the driver; it stops when this is dropped.
+    /// Starts whatever has to run beside the driver; it stops when this is dropped. The models get a processor of their own if
+    /// there is one, and are at work when this returns.
     pub fn run(&self) -> Result<Running, BenchError> {
         let Some(models) = self.models.clone() else {
             return Ok(Running::default());
         };
         let stop = Arc::new(AtomicBool::new(false));
-        let seen = stop.clone();
-        let here = clock::this_cpu();
+        let pace = self.models_cpu.map(|_| Arc::new(Pace::default()));
+        let (seen, with, cpu) = (stop.clone(), pace.clone(), self.models_cpu);
+        let (ready, started) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name("nic-models".to_owned())
             .spawn(move || {
-                clock::stay_off_cpu(here);
-                while !seen.load(Ordering::Relaxed) {
-                    let mut idle = 0;
-                    for _ in 0..ROUNDS {
-                        let work = [models[0].step(), models[1].step()];
-                        idle += u32::from(work == [Work::Idle; 2]);
-                    }
-                    // Somebody else may need the processor, for one the driver if there is no other.
-                    if idle == ROUNDS {
-                        std::thread::yield_now();
-                    }
+                if let Some(cpu) = cpu {
+                    clock::stay_on_cpu(cpu);
+                }
+                let _ = ready.send(());
+                match with {
+                    Some(pace) => beside_the_driver(&models, &seen, &pace),
+                    None => in_turns_with_the_driver(&models, &seen),
                 }
             })
             .map_err(BenchError::Thread)?;
+        // Only then the trial's clock may start: a thread is made on its maker's processor.
+        let _ = started.recv();
         Ok(Running {
             stop,
             thread: Some(thread),
+            pace,
         })
+    }
+
+    /// The processor that the models have to themselves; `None` for real ports, and where there is no second one.
+    pub fn models_cpu(&self) -> Option<usize> {
+        self.models_cpu
     }
 
     /// The two models, if these are models.
@@ -154,11 +164,50 @@ impl Ports {
     }
 }
 
+/// Models on a processor of their own, until they are told to stop.
+fn beside_the_driver(models: &[Arc<LocalDevice>; 2], stop: &AtomicBool, pace: &Pace) {
+    while !stop.load(Ordering::Relaxed) {
+        if pace.models_may_move() {
+            models[0].step();
+            models[1].step();
+        } else {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+/// Models on the processor that the driver needs too.
+fn in_turns_with_the_driver(models: &[Arc<LocalDevice>; 2], stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        let mut idle = 0;
+        for _ in 0..ROUNDS {
+            let work = [models[0].step(), models[1].step()];
+            idle += u32::from(work == [Work::Idle; 2]);
+        }
+        if idle == ROUNDS {
+            std::thread::yield_now();
+        }
+    }
+}
+
 /// The models at work in a thread of their own.
 #[derive(Default)]
 pub struct Running {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
+    pace: Option<Arc<Pace>>,
+}
+
+impl Running {
+    /// How driver and models keep pace, where each has a processor.
+    pub fn pace(&self) -> Option<&Pace> {
+        self.pace.as_deref()
+    }
+
+    /// Models have to run on the processor of whoever asks.
+    pub fn needs_this_cpu(&self) -> bool {
+        self.thread.is_some() && self.pace.is_none()
+    }
 }
 
 impl Drop for Running {

@@ -4,6 +4,7 @@
 //! echo port between addresses that are set aside for benchmarks (RFC 2544, appendix C); in it stand the trial's number, the
 //! frame's own, and the time at which its burst was handed to the driver.
 
+use super::pace::Watch;
 use super::ports::Ports;
 use crate::{BenchError, clock};
 use hdrhistogram::Histogram;
@@ -50,6 +51,8 @@ pub struct Outcome {
     pub nanos: u64,
     /// One-way delays in nanoseconds.
     pub delays: Histogram<u64>,
+    /// Share of the trial in which the system had stopped a thread, in percent: none of the times here has it in it.
+    pub stopped_percent: f64,
 }
 
 impl Outcome {
@@ -224,23 +227,21 @@ pub fn run(ports: &mut Ports, load: Load, timed: bool) -> Result<Outcome, BenchE
         delays: histogram()?,
         timed,
     };
-    let start = clock::wall_nanos();
-    let now = || clock::wall_nanos() - start;
+    let mut watch = Watch::start(running.pace());
     let (mut sent_at, mut last_at, mut idle) = (0, 0, 0u32);
     loop {
-        let (time, before) = (now(), sender.sent);
+        let (time, before) = (watch.round(), sender.sent);
         if sender.sent < load.frames {
             sender.send(time);
         }
         idle += 1;
-        if receiver.receive(now) > 0 {
-            last_at = now();
+        if receiver.receive(|| watch.now()) > 0 {
+            last_at = watch.now();
             idle = 0;
         }
         if sender.sent > before {
             (sent_at, idle) = (time, 0);
-        } else if idle > PATIENCE_ROUNDS {
-            // Where there are fewer processors than threads, the models need this one.
+        } else if idle > PATIENCE_ROUNDS && running.needs_this_cpu() {
             std::thread::yield_now();
         }
         if sender.sent >= load.frames
@@ -257,11 +258,11 @@ pub fn run(ports: &mut Ports, load: Load, timed: bool) -> Result<Outcome, BenchE
     }
     let (sent, received) = (sender.sent, receiver.received);
     let (reordered, delays) = (receiver.reordered, receiver.delays);
-    drop(running);
     Ok(Outcome {
         sent,
         received,
         reordered,
+        stopped_percent: watch.stopped_percent(),
         sending_nanos: sent_at,
         nanos: last_at,
         delays,
