@@ -32,8 +32,8 @@ impl Quadword for AtomicU64 {
 /// in memory.
 #[inline(always)]
 pub fn publish<W: Quadword, const Q: usize>(slot: &[W; Q], descriptor: [u64; Q]) {
-    for (word, value) in slot.iter().zip(descriptor).take(Q - 1) {
-        word.store(value.to_le(), Ordering::Relaxed);
+    for i in 0..Q - 1 {
+        slot[i].store(descriptor[i].to_le(), Ordering::Relaxed);
     }
     slot[Q - 1].store(descriptor[Q - 1].to_le(), Ordering::Release);
 }
@@ -43,8 +43,8 @@ pub fn publish<W: Quadword, const Q: usize>(slot: &[W; Q], descriptor: [u64; Q])
 pub fn collect<W: Quadword, const Q: usize>(slot: &[W; Q]) -> [u64; Q] {
     let mut out = [0; Q];
     out[Q - 1] = u64::from_le(slot[Q - 1].load(Ordering::Acquire));
-    for (value, word) in out.iter_mut().zip(slot).take(Q - 1) {
-        *value = u64::from_le(word.load(Ordering::Relaxed));
+    for i in 0..Q - 1 {
+        out[i] = u64::from_le(slot[i].load(Ordering::Relaxed));
     }
     out
 }
@@ -52,17 +52,13 @@ pub fn collect<W: Quadword, const Q: usize>(slot: &[W; Q]) -> [u64; Q] {
 /// Stores a descriptor that a doorbell will announce.
 #[inline(always)]
 pub fn prepare<W: Quadword, const Q: usize>(slot: &[W; Q], descriptor: [u64; Q]) {
-    for (word, value) in slot.iter().zip(descriptor) {
-        word.store(value.to_le(), Ordering::Relaxed);
+    for i in 0..Q {
+        slot[i].store(descriptor[i].to_le(), Ordering::Relaxed);
     }
 }
 
 /// Loads a descriptor that a doorbell has announced: the tail was loaded with Acquire before.
 #[inline(always)]
 pub fn fetch<W: Quadword, const Q: usize>(slot: &[W; Q]) -> [u64; Q] {
-    let mut out = [0; Q];
-    for (value, word) in out.iter_mut().zip(slot) {
-        *value = u64::from_le(word.load(Ordering::Relaxed));
-    }
-    out
+    std::array::from_fn(|i| u64::from_le(slot[i].load(Ordering::Relaxed)))
 }

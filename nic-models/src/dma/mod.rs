@@ -6,11 +6,13 @@
 #![allow(unsafe_code)]
 
 mod backing;
+mod prefetch;
 mod ring;
 mod shared_bar;
 mod space;
 
 pub use backing::{DmaError, Trust};
+pub use prefetch::prefetch_slot;
 pub use ring::RingPlace;
 pub use shared_bar::SharedBar;
 pub use space::{DmaSpace, MAX_REGIONS};

@@ -38,6 +38,7 @@ impl Tag {
 }
 
 /// The outermost tag, when its TPID is `tpid`.
+#[inline]
 pub fn outer(frame: &[u8], tpid: u16) -> Option<Tag> {
     if be16(frame, TAG_AT)? != tpid {
         return None;

@@ -6,6 +6,7 @@ mod interrupts;
 mod mapped;
 mod noise;
 mod receive;
+mod receive_rounds;
 mod rig;
 mod stress;
 mod transmit;

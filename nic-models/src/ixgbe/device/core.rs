@@ -375,12 +375,17 @@ impl Core {
         frames != 0
     }
 
-    /// Interrupt causes of the receive queues that got frames.
+    /// Write-backs and interrupt causes of the receive queues that got frames.
     fn tell_receivers(&mut self) {
         let mut touched = std::mem::take(&mut self.rx_touched);
         while touched != 0 {
             let q = touched.trailing_zeros();
             touched &= touched - 1;
+            if let Some(queue) = self.rx.get_mut(q as usize)
+                && let Err(fault) = queue.write_back(&self.dma)
+            {
+                self.rx_fault(q, fault);
+            }
             self.irq.rx_cause(q as u16);
         }
     }

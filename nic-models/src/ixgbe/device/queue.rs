@@ -1,7 +1,8 @@
 //! What the device remembers of each queue: where its ring is, how far it has got, what it is configured to do.
 
-use crate::dma::RingPlace;
+use crate::dma::{DmaSpace, Fault, RingPlace};
 use crate::ixgbe::desc::{SIZE, tx};
+use crate::ring_order;
 
 /// Where a ring is and how far the device is in it. Base and length are latched when the queue is enabled.
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,7 +58,7 @@ impl Cursor {
 }
 
 /// A receive queue.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct RxQueue {
     pub enabled: bool,
     /// A fault stopped the queue until software disables it.
@@ -75,6 +76,43 @@ pub(super) struct RxQueue {
     pub strip_vlan: bool,
     /// RQSMR: which per-queue counters.
     pub counter: u32,
+    /// Write-backs of the descriptors right before the head, to be stored at the end of the round. Software polls the first of
+    /// them meanwhile: stored one by one, each would have to be fetched back from its cache. Hardware collects them too
+    /// (datasheet 7.1.7).
+    pub backs: Vec<[u64; 2]>,
+}
+
+impl RxQueue {
+    /// Stores the write-backs that were collected.
+    pub fn write_back(&mut self, dma: &DmaSpace) -> Result<(), Fault> {
+        let n = self.backs.len() as u32;
+        if n == 0 {
+            return Ok(());
+        }
+        let Cursor {
+            base, count, head, ..
+        } = self.ring;
+        // No more are collected than were available.
+        let first = if head >= n { head - n } else { head + count - n };
+        let at = (first..count).chain(0..first).zip(self.backs.drain(..));
+        match dma.ring(&mut self.place, base, count) {
+            Some(ring) => {
+                for (index, back) in at {
+                    if let Some(slot) = ring.get(index as usize) {
+                        ring_order::publish(slot, back);
+                    }
+                }
+                Ok(())
+            }
+            None => {
+                let mut at = at;
+                at.try_for_each(|(index, back)| {
+                    let at = u64::from(index) * SIZE as u64;
+                    dma.write_desc16(base.wrapping_add(at), back)
+                })
+            }
+        }
+    }
 }
 
 /// A transmit queue.

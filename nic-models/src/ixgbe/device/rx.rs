@@ -1,12 +1,13 @@
 //! The receive path (datasheet 7.1): MAC checks, filters, queue choice, and writing frames and descriptors to memory.
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicU64;
 
 use super::core::Core;
 use super::fdir::Hit;
 use super::filter::{Address, Filters, Pass};
 use super::plain::Plain;
-use super::queue::RxQueue;
+use super::queue::{Cursor, RxQueue};
 use super::stats::FCS;
 use crate::dma::{DmaSpace, Fault};
 use crate::ixgbe::desc::rx::{self as desc, WriteBack, error, ptype, status};
@@ -344,7 +345,22 @@ impl Core {
     }
 }
 
-/// Fills one buffer with a frame's two pieces, which fit, and writes its descriptor back.
+/// How many descriptors ahead of the head buffers are taken away from the processor that had them last, and descriptors.
+const BUFFERS_AHEAD: u32 = 8;
+const DESCRIPTORS_AHEAD: u32 = 16;
+
+/// Gets ready for the frames that will come next; more than [`BUFFERS_AHEAD`] descriptors are available.
+#[inline]
+fn prepare(dma: &DmaSpace, cursor: &Cursor, ring: &[[AtomicU64; 2]]) {
+    if let Some(slot) = ring.get(cursor.index(BUFFERS_AHEAD) as usize) {
+        dma.prefetch_to_write(desc::packet_addr(ring_order::fetch(slot)));
+    }
+    if let Some(slot) = ring.get((cursor.index(0) + DESCRIPTORS_AHEAD) as usize) {
+        crate::dma::prefetch_slot(slot);
+    }
+}
+
+/// Fills one buffer with a frame's two pieces, which fit; its descriptor is written back at the end of the round.
 #[inline]
 fn write_one(
     dma: &DmaSpace,
@@ -361,6 +377,11 @@ fn write_one(
         Some(slot) => ring_order::fetch(slot),
         None => dma.read_desc16(cursor.address(0))?,
     };
+    if let Some(ring) = ring
+        && cursor.available() > BUFFERS_AHEAD
+    {
+        prepare(dma, &cursor, ring);
+    }
     let mut buffer = desc::packet_addr(posted);
     if !head.is_empty() {
         dma.write(buffer, head)?;
@@ -373,13 +394,12 @@ fn write_one(
         ..*wb
     }
     .encode();
-    match slot {
-        Some(slot) => {
-            ring_order::publish(slot, back);
-            Ok(())
-        }
-        None => dma.write_desc16(cursor.address(0), back),
+    if slot.is_some() {
+        queue.backs.push(back);
+        return Ok(());
     }
+    queue.write_back(dma)?;
+    dma.write_desc16(cursor.address(0), back)
 }
 
 /// Fills buffers with a frame's two pieces and writes their descriptors back, `needed` of them.
@@ -391,6 +411,8 @@ fn write_frame(
     needed: u32,
     wb: &WriteBack,
 ) -> Result<(), Fault> {
+    // In order.
+    queue.write_back(dma)?;
     let cursor = queue.ring;
     let ring = dma.ring(&mut queue.place, cursor.base, cursor.count);
     for n in 0..needed {

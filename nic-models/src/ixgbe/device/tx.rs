@@ -89,6 +89,10 @@ impl Core {
         while todo > 0 {
             let fetched = fetch(&self.dma, queue, &mut block[..todo.min(BLOCK)])?;
             todo -= fetched;
+            // All frames of the block are on their way before the first is looked at.
+            block[..fetched]
+                .iter()
+                .for_each(|descriptor| self.dma.prefetch(descriptor[0]));
             for &descriptor in &block[..fetched] {
                 let command = (descriptor[1] >> 24) as u8;
                 let ends = self.send_direct(wire, queue, descriptor)?
@@ -139,7 +143,9 @@ impl Core {
             return Ok(false);
         };
         self.dma.read(data.addr, &mut room[..len])?;
-        room[len..].fill(0);
+        if len < size {
+            room[len..].fill(0);
+        }
         if data.popts & (popts::IXSM | popts::TXSM) != 0 {
             let context = &queue.contexts[usize::from(data.idx & 1)];
             checksums(&mut room[..len], &data, context)?;
@@ -343,9 +349,10 @@ fn fetch(dma: &DmaSpace, queue: &mut TxQueue, block: &mut [[u64; 2]]) -> Result<
     let ring = dma.ring(&mut queue.place, queue.ring.base, queue.ring.count);
     match ring.and_then(|ring| ring.get(head..)) {
         Some(ring) if !ring.is_empty() => {
-            let pairs = block.iter_mut().zip(ring);
-            let fetched = pairs.len();
-            pairs.for_each(|(to, from)| *to = ring_order::fetch(from));
+            let fetched = block.len().min(ring.len());
+            for (to, from) in block[..fetched].iter_mut().zip(&ring[..fetched]) {
+                *to = ring_order::fetch(from);
+            }
             Ok(fetched)
         }
         _ => {
