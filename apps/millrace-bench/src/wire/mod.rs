@@ -7,14 +7,16 @@
 mod model;
 mod pace;
 mod ports;
+mod row;
 mod search;
 mod trial;
 
-use crate::report::{self, Line, Report, round};
+use crate::report::{self, Report, round};
 use crate::{BenchError, clock};
 use clap::ValueEnum;
 use indicatif::ProgressBar;
 use ports::Ports;
+use row::Row;
 use search::Tried;
 use serde::Serialize;
 use std::fmt;
@@ -116,105 +118,6 @@ fn ring(text: &str) -> Result<u16, String> {
     match text.parse::<u16>() {
         Ok(size) if (64..=4096).contains(&size) && size.is_power_of_two() => Ok(size),
         _ => Err("a ring has 64, 128, 256, 512, 1024, 2048 or 4096 descriptors".to_owned()),
-    }
-}
-
-/// One result. What a test does not measure is null.
-#[derive(Clone, Debug, Serialize)]
-pub struct Row {
-    pub test: Test,
-    /// Bytes of each frame, FCS included.
-    pub size: u16,
-    /// Load in percent: of the highest rate (loss), of the throughput (latency).
-    pub load_percent: Option<f64>,
-    /// Frames a second, in millions: the throughput; what was received (loss, latency); what one core of models moves.
-    pub mpps: f64,
-    /// The same as bits on the line: frames with FCS, preamble and gap.
-    pub line_gbps: f64,
-    /// In percent of the frames sent.
-    pub loss_percent: Option<f64>,
-    /// Frames of the longest burst without loss.
-    pub burst_frames: Option<u64>,
-    /// Half of the frames took no longer, in microseconds; and so on.
-    pub p50_us: Option<f64>,
-    pub p90_us: Option<f64>,
-    pub p99_us: Option<f64>,
-    #[serde(rename = "p99.9_us")]
-    pub p999_us: Option<f64>,
-    pub max_us: Option<f64>,
-    /// What the models execute for a frame sent and received.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub instructions_per_packet: Option<f64>,
-    /// How sure the rate is, in percent.
-    pub spread_percent: f64,
-    /// What a person should know about this row.
-    pub about: String,
-    /// The distribution of delays: share of the frames, and microseconds.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub delays: Vec<(f64, f64)>,
-}
-
-impl Row {
-    fn new(test: Test, size: u16, pps: f64) -> Row {
-        Row {
-            test,
-            size,
-            load_percent: None,
-            mpps: (pps / 1e3).round() / 1e3,
-            line_gbps: (pps * f64::from(size + 20) * 8.0 / 1e7).round() / 100.0,
-            loss_percent: None,
-            burst_frames: None,
-            p50_us: None,
-            p90_us: None,
-            p99_us: None,
-            p999_us: None,
-            max_us: None,
-            instructions_per_packet: None,
-            spread_percent: 0.0,
-            about: String::new(),
-            delays: Vec::new(),
-        }
-    }
-}
-
-impl Line for Row {
-    fn header() -> String {
-        format!(
-            "{:<13} {:>5} {:>6} {:>8} {:>8} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>9}  ",
-            "test",
-            "size",
-            "load%",
-            "Mpps",
-            "Gbit/s",
-            "loss%",
-            "burst",
-            "p50 us",
-            "p90",
-            "p99",
-            "p99.9",
-            "max"
-        )
-    }
-
-    fn line(&self) -> String {
-        let some =
-            |value: Option<f64>, digits: usize| value.map_or("-".to_owned(), |v| format!("{v:.digits$}"));
-        format!(
-            "{:<13} {:>5} {:>6} {:>8.3} {:>8.2} {:>8} {:>9} {:>8} {:>8} {:>8} {:>8} {:>9}  {}",
-            self.test,
-            self.size,
-            some(self.load_percent, 0),
-            self.mpps,
-            self.line_gbps,
-            some(self.loss_percent, 3),
-            self.burst_frames.map_or("-".to_owned(), |n| n.to_string()),
-            some(self.p50_us, 1),
-            some(self.p90_us, 1),
-            some(self.p99_us, 1),
-            some(self.p999_us, 1),
-            some(self.max_us, 1),
-            self.about
-        )
     }
 }
 
@@ -325,10 +228,12 @@ impl Bench<'_> {
                 let pps = self.throughput()?;
                 let mut row = Row::new(test, self.size, pps);
                 row.spread_percent = self.args.resolution;
+                let trials = self.stopped.len().max(1) as f64;
+                let stopped = self.stopped.iter().sum::<f64>() / trials;
                 row.about = format!(
                     "of {:.3} Mpps offered flat out{}",
                     self.highest()? / 1e6,
-                    self.stops()
+                    stops("; ", stopped)
                 );
                 Ok(vec![row])
             }
@@ -358,16 +263,6 @@ impl Bench<'_> {
         let outcome = trial::run(self.ports, load, timed)?;
         self.stopped.push(outcome.stopped_percent);
         Ok(outcome)
-    }
-
-    /// What the system has kept from the trials so far, if it is worth telling.
-    fn stops(&self) -> String {
-        let trials = self.stopped.len().max(1) as f64;
-        let percent = self.stopped.iter().sum::<f64>() / trials;
-        if percent < 0.5 {
-            return String::new();
-        }
-        format!("; a thread was stopped for {percent:.0} % of the time, not counted")
     }
 
     /// The highest rate: the line's, or what the sender gets rid of.
@@ -438,9 +333,9 @@ impl Bench<'_> {
             (row.p99_us, row.p999_us) = (at(0.99), at(0.999));
             row.max_us = Some(micros(outcome.delays.max()));
             row.delays = distribution(&outcome);
-            row.about = of.to_owned();
+            row.about = of.to_owned() + &stops("", outcome.stopped_percent);
             if outcome.reordered > 0 {
-                row.about.push_str(&format!("{} reordered", outcome.reordered));
+                row.about.push_str(&format!(" {} reordered", outcome.reordered));
             }
             rows.push(row);
         }
@@ -458,6 +353,7 @@ impl Bench<'_> {
             let mut row = Row::new(Test::Loss, self.size, outcome.received_pps());
             row.load_percent = Some(load);
             row.loss_percent = Some((outcome.loss_percent() * 1e4).round() / 1e4);
+            row.about = stops("", outcome.stopped_percent);
             rows.push(row);
             if clean == 2 {
                 break;
@@ -512,6 +408,14 @@ impl Bench<'_> {
         );
         Ok(row)
     }
+}
+
+/// What the system has kept from a trial, if it is worth telling.
+fn stops(before: &str, percent: f64) -> String {
+    if percent < 0.5 {
+        return String::new();
+    }
+    format!("{before}a thread was stopped for {percent:.0} % of the time, not counted")
 }
 
 fn micros(nanos: u64) -> f64 {
