@@ -13,6 +13,7 @@ mod irq;
 #[cfg(all(test, feature = "models"))]
 mod layout;
 mod link;
+mod marks;
 mod queues;
 mod rss;
 mod rx;

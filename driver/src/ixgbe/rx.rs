@@ -10,8 +10,8 @@ use crate::bus::{BusError, Doorbell, Registers};
 use crate::hint::HintLayout;
 use crate::mem::{Accept, DescriptorRing16, FreeStack, Handle, Moved, Placement, Region, RxLane, RxPlan};
 use crate::port::RxStats;
-use crate::queue::{BATCH, MAX_RUN, PortShared, RxBatch};
-use crate::simd::CpuPath;
+use crate::queue::{BATCH, KEY_STEP, MAX_RUN, PortShared, RxBatch};
+use crate::simd::{CpuPath, Work};
 
 const DD: u64 = status::DD as u64;
 const EOP: u64 = status::EOP as u64;
@@ -28,6 +28,10 @@ fn wrong_len(len: u16) -> u64 {
 
 /// Buffers posted at a time, with one doorbell.
 const REFILL: u32 = 32;
+
+/// Frames from which on it pays to start loading all of them before the first is looked at: of fewer the processor sees the next
+/// while it still waits for one.
+const FETCH: u32 = 8;
 
 /// What an RX queue is built from.
 pub(crate) struct RxParts {
@@ -64,13 +68,19 @@ pub(crate) struct RxRing {
     // What a poll touches comes first.
     /// The batch that was last filled here knows this number, which no other queue of the process has.
     key: u64,
+    /// What `stats` does not count yet of frames and bytes. Apart from each other: as neighbours they are added in a vector
+    /// register, by more instructions than it takes to add them one by one.
+    frames: u64,
     shared: Arc<PortShared>,
+    bytes: u64,
     /// Nothing is [ready](RxLane::ready) in it while `careful` is set.
     lane: RxLane<2>,
     /// The tail that the device was told.
     rung: u32,
-    /// The device is shown new buffers when it has fewer than this.
+    /// The device is shown new buffers when it has fewer than this,
     low: u32,
+    /// which is once the next frame's slot is this one or one behind it.
+    due: u32,
     /// Slots without a buffer.
     missing: u32,
     id: u16,
@@ -130,13 +140,16 @@ impl RxRing {
             mask: wrong_len(buffer_len) | DD | EOP | DAMAGED,
             want: DD | EOP,
         };
-        static KEYS: AtomicU64 = AtomicU64::new(1);
+        static KEYS: AtomicU64 = AtomicU64::new(KEY_STEP);
         let plan = RxPlan::new(&region, place, accept);
         RxRing {
-            key: KEYS.fetch_add(1, Ordering::Relaxed),
+            key: KEYS.fetch_add(KEY_STEP, Ordering::Relaxed),
+            frames: 0,
+            bytes: 0,
             lane: RxLane::new(ring, FreeStack::new(region), plan, path),
             missing: size,
             rung: 0,
+            due: 0,
             careful: true,
             place,
             buffer_len,
@@ -173,6 +186,7 @@ impl RxRing {
     fn show(&mut self) -> Result<(), BusError> {
         let most = self.ring_size() - 1;
         self.rung = self.lane.next().wrapping_add(self.held().min(most));
+        self.due = self.rung.wrapping_sub(self.low).wrapping_add(1);
         self.doorbell.ring(self.rung & most)
     }
 
@@ -201,10 +215,10 @@ impl RxRing {
     /// saves them once.
     #[inline(never)]
     pub(crate) fn poll(&mut self, batch: &mut RxBatch) -> usize {
-        if !batch.is_for(self.key) || batch.limit() > self.lane.ready() || self.shared.is_closed() {
+        if batch.limit() > self.lane.ready() || self.shared.is_closed() {
             return self.poll_anew(batch);
         }
-        if !batch.is_spent() {
+        if !batch.is_spent_for(self.key) {
             return self.poll_again(batch);
         }
         self.poll_ready(batch)
@@ -213,40 +227,81 @@ impl RxRing {
     #[inline(always)]
     fn poll_ready(&mut self, batch: &mut RxBatch) -> usize {
         let most = batch.limit();
-        if self.lane.has_step(most) {
-            return self.poll_steps(batch, most);
+        if let Some(path) = self.lane.steps(most) {
+            return path.run::<PollSteps, _, _, _>(self, batch, most);
+        }
+        if most == 1 {
+            return self.poll_one(batch);
         }
         self.poll_few(batch, most)
     }
 
-    /// As [`poll_steps`](Self::poll_steps), one after the other.
+    /// As [`poll_few`](Self::poll_few), when there is one frame at most.
+    #[inline(never)]
+    fn poll_one(&mut self, batch: &mut RxBatch) -> usize {
+        let (slots, raw) = batch.places16();
+        match self.lane.exchange_one(&mut slots[0], &mut raw[0]) {
+            Some(bytes) => self.settle(batch, 1, Moved { count: 1, bytes }),
+            None => self.poll_none(batch),
+        }
+    }
+
+    /// There was no simple frame.
+    #[inline(never)]
+    fn poll_none(&mut self, batch: &mut RxBatch) -> usize {
+        self.settle(batch, 1, Moved::default())
+    }
+
+    /// As [`PollSteps`], one after the other.
     #[inline(never)]
     fn poll_few(&mut self, batch: &mut RxBatch, most: u32) -> usize {
+        if !self.lane.has_second(DD) {
+            return self.poll_one(batch);
+        }
+        self.poll_rest(batch, most, Moved::default())
+    }
+
+    /// Goes on one after the other, when `moved` of `most` frames are in the batch.
+    #[inline(never)]
+    fn poll_rest(&mut self, batch: &mut RxBatch, most: u32, mut moved: Moved) -> usize {
         let (slots, raw) = batch.places16();
-        let moved = self.lane.exchange_few(most, slots, raw);
+        let done = moved.count as usize;
+        if let (Some(slots), Some(raw)) = (slots.get_mut(done..), raw.get_mut(done..)) {
+            let more = self.lane.exchange_few(most - moved.count, slots, raw);
+            moved.count += more.count;
+            moved.bytes += more.bytes;
+        }
         self.settle(batch, most, moved)
     }
 
-    /// As [`poll`](Self::poll), for a batch whose frames were dropped: their buffers are the next fresh ones.
+    /// As [`poll`](Self::poll), for a batch whose frames were dropped: their buffers are the next fresh ones. Or it is none that
+    /// was last filled here.
     #[inline(never)]
     fn poll_again(&mut self, batch: &mut RxBatch) -> usize {
-        self.lane.keep(batch.spend());
+        if !batch.is_for(self.key) {
+            return self.poll_anew(batch);
+        }
+        let kept = match batch.spend() {
+            [slot] => self.lane.keep_one(slot),
+            _ => false,
+        };
+        if !kept {
+            return self.poll_again_many(batch);
+        }
         if batch.limit() > self.lane.ready() {
             return self.poll_anew(batch);
         }
         self.poll_ready(batch)
     }
 
-    /// Frames of one buffer, for each of which a fresh buffer is posted at once.
+    /// As [`poll_again`](Self::poll_again), for all that are left.
     #[inline(never)]
-    fn poll_steps(&mut self, batch: &mut RxBatch, most: u32) -> usize {
-        let fetch = batch.prefetches();
-        let (slots, raw) = batch.places16();
-        let moved = match fetch {
-            true => self.lane.exchange::<true, BATCH>(most, slots, raw),
-            false => self.lane.exchange::<false, BATCH>(most, slots, raw),
-        };
-        self.settle(batch, most, moved)
+    fn poll_again_many(&mut self, batch: &mut RxBatch) -> usize {
+        self.lane.keep(batch.spend());
+        if batch.limit() > self.lane.ready() {
+            return self.poll_anew(batch);
+        }
+        self.poll_ready(batch)
     }
 
     /// Empties the batch and makes it this queue's, and looks how many frames can be taken in the simple way.
@@ -261,7 +316,8 @@ impl RxRing {
         if self.careful || self.lane.look(shown) == 0 {
             return self.poll_carefully(batch, 0);
         }
-        self.poll_steps(batch, shown.min(batch.limit()))
+        let most = shown.min(batch.limit());
+        self.path.run::<PollSteps, _, _, _>(self, batch, most)
     }
 
     /// `moved` frames of `most` that might have come are in the batch.
@@ -271,10 +327,10 @@ impl RxRing {
         if moved.count < most && (moved.count == 0 || self.has_odd()) {
             return self.poll_odd(batch, moved);
         }
-        self.stats.frames += u64::from(moved.count);
-        self.stats.bytes += moved.bytes;
+        self.frames += u64::from(moved.count);
+        self.bytes += moved.bytes;
         self.stats.bursts += 1;
-        if self.rung.wrapping_sub(self.lane.next()) < self.low {
+        if self.lane.next().wrapping_sub(self.due) as i32 >= 0 {
             return self.ring_for(moved.count);
         }
         moved.count as usize
@@ -490,7 +546,11 @@ impl RxRing {
     }
 
     pub(crate) fn stats(&self) -> RxStats {
-        self.stats
+        RxStats {
+            frames: self.stats.frames + self.frames,
+            bytes: self.stats.bytes + self.bytes,
+            ..self.stats
+        }
     }
 
     pub(crate) fn hint_layout(&self) -> &HintLayout {
@@ -512,6 +572,27 @@ impl RxRing {
 
     pub(crate) fn belongs_to(&self, shared: &Arc<PortShared>) -> bool {
         Arc::ptr_eq(&self.shared, shared)
+    }
+}
+
+/// Frames of one buffer, for each of which a fresh buffer is posted at once.
+struct PollSteps;
+
+impl Work<&mut RxRing, &mut RxBatch, u32> for PollSteps {
+    type Out = usize;
+
+    #[inline(always)]
+    fn work(path: CpuPath, ring: &mut RxRing, batch: &mut RxBatch, most: u32) -> usize {
+        let fetch = most >= FETCH && batch.prefetches();
+        let (slots, raw) = batch.places16();
+        let moved = match fetch {
+            true => ring.lane.exchange::<true, BATCH>(path, most, slots, raw),
+            false => ring.lane.exchange::<false, BATCH>(path, most, slots, raw),
+        };
+        if moved.count == most {
+            return ring.settle(batch, most, moved);
+        }
+        ring.poll_rest(batch, most, moved)
     }
 }
 

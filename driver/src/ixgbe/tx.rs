@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use millrace_nic_models::ixgbe::desc::tx::{self, cmd, dtyp, popts, tucmd};
 
+use super::marks::Marks;
 use crate::bus::Doorbell;
 use crate::mem::{Describe, DescriptorRing16, FreeStack, Handle, Moved, Placement, Region, TxLane, TxPlan};
 use crate::port::TxStats;
-use crate::queue::{MAX_TX_RUN, PortShared, RxBatch, TxFlags, TxMeta, TxRefused, checked_len};
-use crate::simd::CpuPath;
+use crate::queue::{BATCH, MAX_TX_RUN, PortShared, RxBatch, TxFlags, TxMeta, TxRefused, checked_len};
+use crate::simd::{CpuPath, Work};
 
 const RS: u64 = (cmd::RS as u64) << 24;
 const EOP: u64 = (cmd::EOP as u64) << 24;
@@ -18,9 +19,7 @@ const DATA: u64 = (dtyp::DATA as u64) << 20 | ((cmd::DEXT | cmd::IFCS) as u64) <
 const PAYLEN: u32 = 46;
 
 /// A status report is asked for at the end of the frame that makes so many descriptors since the last one.
-const REPORT: u32 = 32;
-/// Descriptors of the largest ring that a port opens.
-const MAX_RING: u32 = 4096;
+pub(super) const REPORT: i32 = 32;
 /// The hardware takes no shorter frame, even when it pads (Linux pads to this in software as well).
 const MIN_FRAME: u32 = 17;
 /// Longest frame without segmentation: MAXFRS ends at 15.5 KiB less FCS (datasheet 8.2.3.22.13).
@@ -47,13 +46,13 @@ pub(crate) struct TxParts {
 pub(crate) struct TxRing {
     // What every burst touches comes first.
     rung: u32,
-    /// Descriptors since the last status report.
-    unreported: u32,
+    /// Descriptors until the next one that is to report.
+    until: i32,
     frames: u64,
     shared: Arc<PortShared>,
     lane: TxLane<2>,
     clean: u32,
-    /// `submit` looks for what was sent once `tail` has come here.
+    /// `submit` looks closer once `tail` has come here. While no report is under way, and once the device is dead, it has.
     look_at: u32,
     dead: bool,
     id: u16,
@@ -65,54 +64,6 @@ pub(crate) struct TxRing {
     place: Placement,
     /// Context the device holds in slot 0, if it holds any.
     context: Option<[u64; 2]>,
-}
-
-/// Descriptors that were asked to report, oldest first: at most one in [`REPORT`] of the largest ring, plus one of a submit
-/// with none outstanding. In the queue itself, so that nobody else's memory shares its cache lines.
-#[derive(Debug)]
-#[repr(C)]
-struct Marks {
-    head: u32,
-    tail: u32,
-    slots: [u32; MARKS],
-}
-
-const MARKS: usize = 256;
-const _: () = assert!(MARKS.is_power_of_two() && MARKS > (MAX_RING / REPORT) as usize + 1);
-
-impl Marks {
-    fn new() -> Marks {
-        Marks {
-            head: 0,
-            tail: 0,
-            slots: [0; MARKS],
-        }
-    }
-
-    #[inline]
-    fn push(&mut self, at: u32) {
-        self.slots[self.tail as usize % MARKS] = at;
-        self.tail = self.tail.wrapping_add(1);
-    }
-
-    #[inline]
-    fn first(&self) -> Option<u32> {
-        if self.is_empty() {
-            None
-        } else {
-            Some(self.slots[self.head as usize % MARKS])
-        }
-    }
-
-    #[inline]
-    fn is_empty(&self) -> bool {
-        self.head == self.tail
-    }
-
-    #[inline]
-    fn pop(&mut self) {
-        self.head = self.head.wrapping_add(1);
-    }
 }
 
 impl TxRing {
@@ -144,9 +95,9 @@ impl TxRing {
             lane: TxLane::new(ring, TxPlan::new(&region, place, describe), path),
             marks: Marks::new(),
             clean: 0,
-            look_at: REPORT,
+            look_at: 0,
             rung: 0,
-            unreported: 0,
+            until: REPORT,
             place,
             id,
             dead: false,
@@ -178,37 +129,71 @@ impl TxRing {
         if frames.len() > self.lane.ready() as usize || !batch.is_simple() || batch.wants(&self.free) {
             return self.push_anew(batch, frames);
         }
-        if self.lane.has_step(frames.len()) {
-            return self.push_steps(batch, frames);
-        }
-        self.push_few(batch, frames)
+        self.push_ready(batch, frames)
     }
 
-    /// As [`push_steps`](Self::push_steps), one after the other.
+    /// As [`push_plain`](Self::push_plain), when all of that is so.
+    #[inline(always)]
+    fn push_ready(&mut self, batch: &mut RxBatch, frames: &[u8]) -> usize {
+        if let [frame] = frames {
+            return self.push_one(batch, *frame);
+        }
+        let (Some(path), [first, .., last]) = (self.lane.steps(frames.len()), frames) else {
+            return self.push_few(batch, frames);
+        };
+        // Side by side? This only chooses: either way looks at each.
+        match usize::from(*first) + frames.len() == usize::from(*last) + 1 {
+            true => path.run::<PushSteps<false>, _, _, _>(self, batch, frames),
+            false => path.run::<PushSteps<true>, _, _, _>(self, batch, frames),
+        }
+    }
+
+    /// As [`push_few`](Self::push_few), for one.
+    #[inline(never)]
+    fn push_one(&mut self, batch: &mut RxBatch, frame: u8) -> usize {
+        let Some(bytes) = self.lane.send_one(frame, batch.simple_slots()) else {
+            return self.push_one_anew(batch, frame, 0);
+        };
+        if self.pushed(batch, Moved { count: 1, bytes }) {
+            return self.push_one_anew(batch, frame, 1);
+        }
+        1
+    }
+
+    /// As [`push_rest`](Self::push_rest).
+    #[inline(never)]
+    fn push_one_anew(&mut self, batch: &mut RxBatch, frame: u8, done: usize) -> usize {
+        self.push_rest(batch, &[frame], done)
+    }
+
+    /// As [`PushSteps`], one after the other.
     #[inline(never)]
     fn push_few(&mut self, batch: &mut RxBatch, frames: &[u8]) -> usize {
-        let moved = self.lane.send_few(frames, batch.simple_slots());
-        self.pushed(batch, frames, moved)
+        self.push_on(batch, frames, 0)
     }
 
+    /// Goes on one after the other, when `done` of `frames` are in the ring.
     #[inline(never)]
-    fn push_steps(&mut self, batch: &mut RxBatch, frames: &[u8]) -> usize {
-        let moved = self.lane.send(frames, batch.simple_slots());
-        self.pushed(batch, frames, moved)
-    }
-
-    /// The first `moved` of `frames` are in the ring.
-    #[inline(always)]
-    fn pushed(&mut self, batch: &mut RxBatch, frames: &[u8], moved: Moved) -> usize {
-        self.stats.bytes += moved.bytes;
-        self.frames += u64::from(moved.count);
-        batch.taken(moved.count as usize);
-        self.unreported += moved.count;
-        let done = moved.count as usize;
-        if self.unreported >= REPORT || done != frames.len() {
+    fn push_on(&mut self, batch: &mut RxBatch, frames: &[u8], mut done: usize) -> usize {
+        let left = frames.get(done..).unwrap_or_default();
+        let moved = self.lane.send_few(left, batch.simple_slots());
+        self.pushed(batch, moved);
+        done += moved.count as usize;
+        if self.until <= 0 || done != frames.len() {
             return self.push_rest(batch, frames, done);
         }
         done
+    }
+
+    /// So many more frames are in the ring; gives whether a report is due.
+    #[inline(always)]
+    fn pushed(&mut self, batch: &mut RxBatch, moved: Moved) -> bool {
+        self.stats.bytes += moved.bytes;
+        self.frames += u64::from(moved.count);
+        batch.taken(moved.count as usize);
+        let due = self.until <= moved.count as i32;
+        self.until -= moved.count as i32;
+        due
     }
 
     /// Asks for the reports that are due, and takes a closer look at the frames that are left.
@@ -224,9 +209,9 @@ impl TxRing {
     /// Nothing of what was just pushed has been shown to the device yet, so reports may still be asked for.
     #[inline]
     fn ask_for_due(&mut self) {
-        while self.unreported >= REPORT {
-            self.unreported -= REPORT;
-            self.ask(self.lane.tail().wrapping_sub(self.unreported).wrapping_sub(1));
+        while self.until <= 0 {
+            self.ask(self.lane.tail().wrapping_add_signed(self.until).wrapping_sub(1));
+            self.until += REPORT;
         }
     }
 
@@ -240,16 +225,19 @@ impl TxRing {
             if self.room() as usize <= left.len() {
                 self.reclaim();
             }
-            let most = self.lane.look(self.room().saturating_sub(1));
-            let moved = self.lane.send(left, batch.simple_slots());
-            self.stats.bytes += moved.bytes;
-            self.frames += u64::from(moved.count);
-            self.unreported += moved.count;
-            batch.taken(moved.count as usize);
-            self.ask_for_due();
-            done += moved.count as usize;
-            // Once more behind the end of the ring, unless something needs a closer look.
-            if moved.count == 0 || moved.count < most {
+            let most = self.lane.look(self.room().saturating_sub(1)) as usize;
+            // The rest lies behind the end of the ring.
+            let now = &left[..left.len().min(most)];
+            let taken = if now.is_empty() {
+                0
+            } else {
+                self.push_ready(batch, now)
+            };
+            done += taken;
+            if taken < now.len() {
+                return done;
+            }
+            if taken == 0 {
                 break;
             }
         }
@@ -301,13 +289,13 @@ impl TxRing {
                 + u64::from(handle.index()) * u64::from(self.place.stride)
                 + u64::from(handle.off);
             let mut bits = q1 | u64::from(handle.len);
-            self.unreported += 1;
+            self.until -= 1;
             if i + 1 == count {
                 bits |= EOP;
-                if self.unreported >= REPORT {
+                if self.until <= 0 {
                     bits |= RS;
                     self.marks.push(self.lane.tail());
-                    self.unreported = 0;
+                    self.until = REPORT;
                 }
             }
             self.lane.put([addr, bits], Some(handle));
@@ -400,7 +388,7 @@ impl TxRing {
         .encode();
         if self.context != Some(context) {
             self.lane.put(context, None);
-            self.unreported += 1;
+            self.until -= 1;
             self.stats.contexts += 1;
             self.context = Some(context);
         }
@@ -464,16 +452,11 @@ impl TxRing {
 
     #[inline]
     pub(crate) fn submit(&mut self) -> usize {
-        if self.dead || self.shared.is_closed() {
-            return 0;
-        }
         let tail = self.lane.tail();
-        if tail == self.rung {
-            self.reclaim();
+        if (tail.wrapping_sub(self.look_at) as i32 >= 0 || tail == self.rung || self.shared.is_closed())
+            && !self.look_closer()
+        {
             return 0;
-        }
-        if tail.wrapping_sub(self.look_at) as i32 >= 0 || self.marks.is_empty() {
-            self.submit_slowly();
         }
         let told = tail & (self.ring_size() - 1);
         if !self.doorbell.ring_mapped(told) {
@@ -490,23 +473,30 @@ impl TxRing {
     fn ring_by_call(&mut self, told: u32) {
         if self.doorbell.ring(told).is_err() {
             self.dead = true;
+            self.look_at = self.lane.tail();
         }
     }
 
-    /// Looking for what has been sent pays once in as many descriptors as one report covers.
+    /// Looks for what has been sent, which pays once in as many descriptors as one report covers. Gives whether there is something
+    /// to be sent, and someone to send it.
     #[inline(never)]
-    fn submit_slowly(&mut self) {
+    fn look_closer(&mut self) -> bool {
+        if self.dead || self.shared.is_closed() {
+            return false;
+        }
+        self.reclaim();
         let tail = self.lane.tail();
-        if tail.wrapping_sub(self.look_at) as i32 >= 0 {
-            self.look_at = tail.wrapping_add(REPORT);
-            self.reclaim();
+        if tail == self.rung {
+            return false;
         }
         // Nothing would ever report these few frames: ask for a report on the last one. The device has not been
         // shown that descriptor yet, so it may still be changed.
         if self.marks.is_empty() {
             self.ask(tail.wrapping_sub(1));
-            self.unreported = 0;
+            self.until = REPORT;
         }
+        self.look_at = tail.wrapping_add_signed(REPORT);
+        true
     }
 
     /// One look at the oldest reporting descriptor; when it is done, everything up to it comes back.
@@ -522,6 +512,9 @@ impl TxRing {
         let count = end.wrapping_sub(self.clean);
         if count == 0 {
             return 0;
+        }
+        if self.marks.is_empty() {
+            self.look_at = end;
         }
         let back = self.lane.recycle(&mut self.free, self.clean, count);
         self.clean = end;
@@ -543,7 +536,7 @@ impl TxRing {
     #[cfg(feature = "models")]
     pub(crate) fn recall(&self) -> u64 {
         let own = self.stats.frames ^ u64::from(self.rung) ^ u64::from(self.place.stride);
-        let marks = self.marks.slots.iter().map(|mark| u64::from(*mark)).sum::<u64>();
+        let marks = self.marks.sum();
         own.wrapping_add(marks)
             .wrapping_add(self.lane.read_record())
             .wrapping_add(self.free.read())
@@ -586,6 +579,29 @@ impl TxRing {
 
     pub(crate) fn belongs_to(&self, shared: &Arc<PortShared>) -> bool {
         Arc::ptr_eq(&self.shared, shared)
+    }
+}
+
+/// Frames of one buffer each, for which there is room; `LISTED` as in [`TxLane::send`].
+struct PushSteps<const LISTED: bool>;
+
+impl<const LISTED: bool> Work<&mut TxRing, &mut RxBatch, &[u8]> for PushSteps<LISTED> {
+    type Out = usize;
+
+    #[inline(always)]
+    fn work(path: CpuPath, ring: &mut TxRing, batch: &mut RxBatch, frames: &[u8]) -> usize {
+        let moved = ring
+            .lane
+            .send::<LISTED, BATCH>(path, frames, batch.simple_slots());
+        let due = ring.pushed(batch, moved);
+        let done = moved.count as usize;
+        if done != frames.len() {
+            return ring.push_on(batch, frames, done);
+        }
+        if due {
+            return ring.push_rest(batch, frames, done);
+        }
+        done
     }
 }
 

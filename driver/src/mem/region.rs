@@ -78,6 +78,8 @@ impl BufferLayout {
 /// always belongs to the region whose id it carries.
 pub struct Region {
     id: NonZeroU8,
+    /// Tag of buffer 0.
+    first: Tag,
     layout: BufferLayout,
     base: NonNull<u8>,
     mem: Arc<DmaMemory>,
@@ -106,6 +108,7 @@ impl Region {
         ids::register(|id| {
             Arc::new(Region {
                 id,
+                first: Tag::first(id),
                 layout,
                 base,
                 mem: mem.clone(),
@@ -133,7 +136,7 @@ impl Region {
 
     #[inline]
     pub(super) fn first_tag(&self) -> Tag {
-        Tag::first(self.id)
+        self.first
     }
 
     /// How the buffers look.
@@ -225,54 +228,82 @@ impl Region {
     /// Calls `f` with the data of those of `slots` that hold a single-buffer frame of this region, in order.
     #[inline]
     pub fn for_each_head(&self, slots: &mut [Option<Handle>], path: CpuPath, mut f: impl FnMut(&mut [u8])) {
+        match slots {
+            [] => {}
+            [slot] => {
+                if let Some(head) = self.head(slot) {
+                    f(head);
+                }
+            }
+            _ => self.for_many_heads(slots, path, f),
+        }
+    }
+
+    /// As [`for_each_head`](Self::for_each_head). A function of its own, so that one frame need not save registers for it.
+    #[inline(never)]
+    fn for_many_heads(&self, slots: &mut [Option<Handle>], path: CpuPath, mut f: impl FnMut(&mut [u8])) {
         let mut done = 0;
         #[cfg(target_arch = "x86_64")]
-        if path.has_avx2() && slots.len() >= STEP {
+        if slots.len() >= STEP && path.has_avx2() {
             let mut starts = [const { MaybeUninit::<u64>::uninit() }; HEADS];
             // SAFETY: the path says that there is AVX2; `slots` is borrowed mutably, and `starts` is long enough.
             let n = unsafe {
-                avx2::heads(
+                avx2::heads::<{ Tag::MAX_INDEX }>(
                     slots.len().min(HEADS),
                     slots.as_ptr().cast(),
                     starts.as_mut_ptr().cast(),
                     self.first_tag().bits(),
-                    Tag::MAX_INDEX,
                     self.layout.stride,
                 )
             };
             let base = self.base.as_ptr();
-            // By index: an iterator over two at once stays a call in a build that does not optimise at link time. `n` counts whole
-            // steps, so the inner loop can be unrolled.
+            // SAFETY: to be called with numbers below `n` only. The first `n` slots hold handles of this region whose data lies
+            // inside their buffers, and `starts` says where, from the region's first byte on. As in `buffer_mut`, each is mutably
+            // borrowed for as long as its slice lives.
+            let head = |i: usize| unsafe {
+                let len = usize::from(slots.get_unchecked(i).as_ref().unwrap_unchecked().len);
+                let start = starts.get_unchecked(i).assume_init() as usize;
+                std::slice::from_raw_parts_mut(base.add(start), len)
+            };
+            // `n` counts whole steps. By index: an iterator over two at once stays a call in a build that does not optimise at link
+            // time, and one over the numbers of a step counts them.
             while done < n {
-                for step in 0..STEP {
-                    let i = done + step;
-                    // SAFETY: the first `n` slots, a multiple of `STEP`, hold handles of this region whose data lies inside their
-                    // buffers, and `starts` says where, from the region's first byte on. As in `buffer_mut`, each is mutably borrowed
-                    // for as long as its slice lives.
-                    let head = unsafe {
-                        let len = usize::from(slots.get_unchecked(i).as_ref().unwrap_unchecked().len);
-                        let start = starts.get_unchecked(i).assume_init() as usize;
-                        std::slice::from_raw_parts_mut(base.add(start), len)
-                    };
-                    f(head);
-                }
+                f(head(done));
+                f(head(done + 1));
+                f(head(done + 2));
+                f(head(done + 3));
                 done += STEP;
             }
         }
         #[cfg(not(target_arch = "x86_64"))]
         let _ = path;
-        self.heads(&mut slots[done..]).for_each(f);
+        while let Some(slot) = slots.get_mut(done) {
+            if let Some(head) = self.head(slot) {
+                f(head);
+            }
+            done += 1;
+        }
     }
 
-    /// The data of those of `slots` that hold a single-buffer frame of this region, in order.
-    #[inline]
-    fn heads<'a>(&'a self, slots: &'a mut [Option<Handle>]) -> Heads<'a> {
-        Heads {
-            base: self.base,
-            stride: self.layout.stride,
-            first: self.first_tag(),
-            slots: slots.iter_mut(),
+    /// The data of a single-buffer frame of this region, if that is what lies in `slot`.
+    #[inline(always)]
+    fn head<'a>(&'a self, slot: &'a mut Option<Handle>) -> Option<&'a mut [u8]> {
+        let index = self.first.distance(slot.as_ref().map(Handle::tag));
+        if index > Tag::MAX_INDEX {
+            return None;
         }
+        // SAFETY: an empty slot's distance is the region's own bits, and those are above the highest index.
+        let handle = unsafe { slot.as_ref().unwrap_unchecked() };
+        let (off, len) = (usize::from(handle.off), usize::from(handle.len));
+        let stride = self.layout.stride as usize;
+        if off + len > stride {
+            return None;
+        }
+        // SAFETY: as in `buffer_mut`: the handle is one of the region's, its data lies inside its buffer, and it is mutably
+        // borrowed for as long as the slice lives.
+        Some(unsafe {
+            std::slice::from_raw_parts_mut(self.base.as_ptr().add(index as usize * stride + off), len)
+        })
     }
 
     /// Starts the load of the first line of a handle's frame.
@@ -312,39 +343,6 @@ impl Region {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(Arc::downgrade(level));
-    }
-}
-
-/// The data of several handles at once: see [`Region::heads`].
-struct Heads<'a> {
-    base: NonNull<u8>,
-    stride: u32,
-    first: Tag,
-    slots: std::slice::IterMut<'a, Option<Handle>>,
-}
-
-impl<'a> Iterator for Heads<'a> {
-    type Item = &'a mut [u8];
-
-    #[inline]
-    fn next(&mut self) -> Option<&'a mut [u8]> {
-        loop {
-            let slot = self.slots.next()?;
-            let index = self.first.distance(slot.as_ref().map(Handle::tag));
-            if index > Tag::MAX_INDEX {
-                continue;
-            }
-            // SAFETY: an empty slot's distance is the region's own bits, and those are above the highest index.
-            let handle = unsafe { slot.as_ref().unwrap_unchecked() };
-            let (off, len) = (usize::from(handle.off), usize::from(handle.len));
-            if off + len > self.stride as usize {
-                continue;
-            }
-            let start = index as usize * self.stride as usize + off;
-            // SAFETY: as in `Region::buffer_mut`: the handle is one of the region's, its data lies inside its buffer, and
-            // it is mutably borrowed for as long as the slice lives.
-            return Some(unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(start), len) });
-        }
     }
 }
 

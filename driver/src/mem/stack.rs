@@ -97,6 +97,20 @@ impl FreeStack {
         self.items.as_ptr().wrapping_add(self.len)
     }
 
+    /// Takes the index of the topmost buffer off the stack.
+    ///
+    /// # Safety
+    /// The stack [is not empty](Self::is_empty).
+    #[inline(always)]
+    pub(super) unsafe fn take_top(&mut self) -> u32 {
+        let len = self.len.wrapping_sub(1);
+        // SAFETY: a stack holds `CAPACITY` buffers at most, and it was not empty.
+        let index = unsafe { *self.items.get_unchecked(len) };
+        self.len = len;
+        self.publish();
+        index
+    }
+
     /// The topmost `n` buffers, of which there are no fewer, have gone elsewhere.
     #[inline(always)]
     pub(super) fn used(&mut self, n: usize) {
@@ -179,6 +193,23 @@ impl FreeStack {
             }
         }
         self.publish();
+    }
+
+    /// As [`keep_all`](Self::keep_all), for one slot. Does nothing and gives `false` if that is not as simple: with a full stack, an
+    /// empty slot, part of a longer frame, or another region's buffer.
+    #[inline(always)]
+    pub(super) fn keep_one(&mut self, slot: &mut Option<Handle>) -> bool {
+        let index = self.first.distance(slot.as_ref().map(Handle::tag));
+        match self.items.get_mut(self.len) {
+            Some(item) if index <= Tag::MAX_INDEX => {
+                *item = index;
+                std::mem::forget(slot.take());
+                self.len += 1;
+                self.publish();
+                true
+            }
+            _ => false,
+        }
     }
 
     /// An empty slot, part of a longer frame, or another region's buffer.

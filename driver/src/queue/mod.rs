@@ -15,6 +15,7 @@ pub use meta::{TxFlags, TxMeta, TxRefused};
 pub use rx::RxQueue;
 pub use tx::{MAX_TX_RUN, TxQueue};
 
+pub(crate) use batch::KEY_STEP;
 pub(crate) use rx::RxFamily;
 pub(crate) use shared::{PortShared, checked_len};
 pub(crate) use tx::TxFamily;

@@ -8,7 +8,14 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::{Receive, STEP, Transmit, prefetch};
+use super::{CpuPath, Kind, Receive, STEP, Transmit, Work, prefetch};
+
+/// See [`CpuPath::run`](super::CpuPath::run).
+#[target_feature(enable = "avx2")]
+#[inline(never)]
+pub(super) fn run<W: Work<A, B, C>, A, B, C>(a: A, b: B, c: C) -> W::Out {
+    W::work(CpuPath(Kind::Avx2), a, b, c)
+}
 
 /// Takes whole steps of received frames out of at most `n` descriptors and puts fresh buffers in their places. Gives how many
 /// it took and the sum of their lengths, in the length's bits. Stops in front of a step in which something is not as `k`
@@ -20,7 +27,7 @@ use super::{Receive, STEP, Transmit, prefetch};
 /// write-backs, `fresh` for `n` elements in front of it. Nobody else uses tags, handles, raw write-backs and `fresh`
 /// meanwhile; the descriptors may be written by others, but not those that are done.
 #[target_feature(enable = "avx2")]
-#[inline(never)]
+#[inline]
 pub(crate) unsafe fn exchange<const FETCH: bool>(
     n: usize,
     ring: *mut [u64; 2],
@@ -154,15 +161,35 @@ fn describe(handles: __m256i, k: &Sending) -> Option<Four> {
     })
 }
 
-/// Puts whole steps of frames of one buffer into at most `n` descriptors, and takes their handles. Gives how many it put and
-/// the sum of their lengths. Stops in front of a step whose `frames` do not go upwards, or in which a slot is empty or its
-/// frame not as `k` wants it.
+/// What is known of every frame, in registers.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn sending(k: &Transmit) -> Sending {
+    let all = |x: u64| _mm256_set1_epi64x(x as i64);
+    Sending {
+        first: all(k.first),
+        foreign: all(k.foreign),
+        base: all(k.base),
+        // Only the lower half of each quadword is multiplied.
+        stride: _mm256_set1_epi32(k.stride as i32),
+        least: all(k.least),
+        limit: all(k.limit),
+        bits: all(k.bits),
+        shift: _mm_cvtsi64_si128(k.shift as i64),
+        short: all(0xffff),
+        low: _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6),
+    }
+}
+
+/// Puts whole steps of frames of one buffer, side by side in `slots`, into at most `n` descriptors, and takes their handles.
+/// Gives how many it put and the sum of their lengths. Stops in front of a step whose `frames` do not go upwards one by one
+/// from the first on, or in which a slot is empty or its frame not as `k` wants it.
 ///
 /// # Safety
-/// The processor has AVX2. `ring`, `tags` and `frames` are valid for `n` elements, `slots` for `places` handles, empty or not,
-/// and nobody else uses them meanwhile.
+/// The processor has AVX2. `ring`, `tags` and `frames` are valid for `n` elements, `frames` for one at least, `slots` for `places` handles, empty
+/// or not, 256 at most, and nobody else uses them meanwhile.
 #[target_feature(enable = "avx2")]
-#[inline(never)]
+#[inline]
 pub(crate) unsafe fn send(
     n: usize,
     ring: *mut [u64; 2],
@@ -172,68 +199,71 @@ pub(crate) unsafe fn send(
     places: usize,
     k: &Transmit,
 ) -> (usize, u64) {
-    let all = |x: u64| _mm256_set1_epi64x(x as i64);
-    let known = Sending {
-        first: all(k.first),
-        foreign: all(k.foreign),
-        base: all(k.base),
-        // Only the lower half of each quadword is multiplied.
-        stride: _mm256_set1_epi32(k.stride as i32),
-        least: all(k.least),
-        limit: all(k.limit),
-        bits: all(k.bits),
-        shift: _mm_cvtsi32_si128(k.shift as i32),
-        short: all(0xffff),
-        low: _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6),
-    };
+    let known = sending(k);
     let mut lens = _mm256_setzero_si256();
+    // SAFETY: there is at least one.
+    let from = usize::from(unsafe { *frames });
     let mut at = 0;
-    while at + STEP <= n {
-        // SAFETY: `at` is below `n`.
-        let from = unsafe { *frames.add(at) };
-        // The first four of a run that goes on upwards one by one, through as many places as there are.
-        let mut upwards = u32::from(from)
-            .wrapping_mul(0x0101_0101)
-            .wrapping_add(0x0302_0100);
-        let run = (n - at).min(places.saturating_sub(usize::from(from)));
-        let (start, end) = (at, at + run - run % STEP);
-        let mut slots_at = slots.wrapping_add(usize::from(from));
-        while at != end {
-            // SAFETY: `at + 4` is at most `n`.
-            if u32::from_le(unsafe { frames.add(at).cast::<u32>().read_unaligned() }) != upwards {
-                break;
-            }
-            // So low a number carries nothing into the next byte.
-            upwards = upwards.wrapping_add(0x0404_0404);
-            let handles: __m256i;
-            // SAFETY: there are four places from here to the end of the run. In assembly because the upper half of an empty
-            // slot may never have been written; what is read there is not used.
-            unsafe {
-                asm!(
-                    "vmovdqu {h}, [{p}]",
-                    p = in(reg) slots_at,
-                    h = out(ymm_reg) handles,
-                    options(nostack, preserves_flags, readonly),
-                );
-            }
-            let Some(four) = describe(handles, &known) else {
-                return (at, sum(lens));
-            };
-            lens = _mm256_add_epi64(lens, four.lens);
-            // SAFETY: as above. The device has not been shown these descriptors.
-            unsafe {
-                put_crossed(ring.add(at), four.d02, four.d13);
-                _mm_storeu_si128(tags.add(at).cast(), four.tags);
-                _mm256_storeu_si256(slots_at.cast(), _mm256_setzero_si256());
-            }
-            at += STEP;
-            slots_at = slots_at.wrapping_add(STEP);
+    if from + n > places {
+        return (0, 0);
+    }
+    // No number carries anything into the next byte, since the last is below `places`.
+    let mut upwards = (from as u32).wrapping_mul(0x0101_0101).wrapping_add(0x0302_0100);
+    let end = n - n % STEP;
+    while at != end {
+        // SAFETY: `at + 4` is at most `n`.
+        if u32::from_le(unsafe { frames.add(at).cast::<u32>().read_unaligned() }) != upwards {
+            break;
         }
-        if at != start {
-            continue;
+        upwards = upwards.wrapping_add(0x0404_0404);
+        let slots_at = slots.wrapping_add(from + at);
+        let handles: __m256i;
+        // SAFETY: `from + n` is at most `places`. In assembly because the upper half of an empty slot may never have been
+        // written; what is read there is not used.
+        unsafe {
+            asm!(
+                "vmovdqu {h}, [{p}]",
+                p = in(reg) slots_at,
+                h = out(ymm_reg) handles,
+                options(nostack, preserves_flags, readonly),
+            );
         }
-        // Four that go upwards with gaps, as a list of those has that leave by one queue of several. Each number is higher
-        // than the one before, so none is there twice, and the last is below `places`, so all are.
+        let Some(four) = describe(handles, &known) else {
+            break;
+        };
+        lens = _mm256_add_epi64(lens, four.lens);
+        // SAFETY: as above. The device has not been shown these descriptors.
+        unsafe {
+            put_crossed(ring.add(at), four.d02, four.d13);
+            _mm_storeu_si128(tags.add(at).cast(), four.tags);
+            _mm256_storeu_si256(slots_at.cast(), _mm256_setzero_si256());
+        }
+        at += STEP;
+    }
+    (at, sum(lens))
+}
+
+/// As [`send`], for frames that need not lie side by side: a list with gaps, as has who sends by one queue of several. Stops in
+/// front of a step whose `frames` do not go upwards.
+///
+/// # Safety
+/// As [`send`].
+#[target_feature(enable = "avx2")]
+#[inline]
+pub(crate) unsafe fn send_listed(
+    n: usize,
+    ring: *mut [u64; 2],
+    tags: *mut u32,
+    frames: *const u8,
+    slots: *mut u64,
+    places: usize,
+    k: &Transmit,
+) -> (usize, u64) {
+    let known = sending(k);
+    let mut lens = _mm256_setzero_si256();
+    let (mut at, end) = (0, n - n % STEP);
+    while at != end {
+        // Each number is higher than the one before, so none is there twice, and the last is below `places`, so all are.
         // SAFETY: `at + 4` is at most `n`.
         let numbers = unsafe { frames.add(at).cast::<[u8; STEP]>().read() };
         let wide = _mm_cvtepu8_epi32(_mm_cvtsi32_si128(i32::from_le_bytes(numbers)));
@@ -243,7 +273,7 @@ pub(crate) unsafe fn send(
             break;
         }
         let handles: __m256i;
-        // SAFETY: the four places are there, as just seen. In assembly as above, and one by one: with the microcode against
+        // SAFETY: the four places are there, as just seen. In assembly as in `send`, and one by one: with the microcode against
         // gather data sampling one gathering instruction takes as long as thirty others.
         unsafe {
             asm!(
@@ -266,7 +296,7 @@ pub(crate) unsafe fn send(
             break;
         };
         lens = _mm256_add_epi64(lens, four.lens);
-        // SAFETY: as above.
+        // SAFETY: as above. The device has not been shown these descriptors.
         unsafe {
             put_crossed(ring.add(at), four.d02, four.d13);
             _mm_storeu_si128(tags.add(at).cast(), four.tags);
@@ -281,23 +311,23 @@ pub(crate) unsafe fn send(
 
 /// Finds the data of whole steps of frames of one buffer among `n` slots: writes to `starts` how many bytes from the region's
 /// first one on each begins. Gives how many. Stops in front of a step in which a slot is empty, goes on in the next, holds
-/// another region's buffer (a tag that is not `first` with an index up to `index`), or has data that leaves its buffer.
+/// another region's buffer (a tag that is not `first` with an index up to `INDEX`), or has data that leaves its buffer.
 ///
 /// # Safety
 /// The processor has AVX2, both pointers are valid for `n` elements, slots empty or not, and nobody else uses them meanwhile.
 #[target_feature(enable = "avx2")]
 #[inline(never)]
-pub(crate) unsafe fn heads(
+pub(crate) unsafe fn heads<const INDEX: u32>(
     n: usize,
     slots: *const u64,
     starts: *mut u64,
     first: u32,
-    index: u32,
     stride: u32,
 ) -> usize {
-    let all = |x: u32| _mm256_set1_epi64x(i64::from(x));
-    let (first, foreign, stride) = (all(first), all(!index), all(stride));
-    let low = all(0xffff);
+    // What lies in the upper halves of the first two is masked, not multiplied, or not less than nothing.
+    let (first, stride) = (_mm256_set1_epi32(first as i32), _mm256_set1_epi32(stride as i32));
+    let foreign = _mm256_set1_epi64x(i64::from(!INDEX));
+    let low = _mm256_set1_epi64x(0xffff);
     let (mut at, end) = (0, n - n % STEP);
     while at != end {
         let handles: __m256i;
@@ -314,7 +344,7 @@ pub(crate) unsafe fn heads(
         let len = _mm256_and_si256(_mm256_srli_epi64::<32>(handles), low);
         let off = _mm256_srli_epi64::<48>(handles);
         let bad = _mm256_or_si256(
-            _mm256_cmpgt_epi64(_mm256_add_epi64(off, len), stride),
+            _mm256_cmpgt_epi32(_mm256_add_epi64(off, len), stride),
             _mm256_and_si256(indices, foreign),
         );
         if _mm256_testz_si256(bad, bad) == 0 {

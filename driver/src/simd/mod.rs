@@ -67,6 +67,34 @@ impl CpuPath {
             Kind::Avx2 => true,
         }
     }
+
+    /// Does `W`'s work in a function of its own that is compiled for this path: what is inlined there may use all that the path
+    /// has, so that a vector loop need not be a call with a frame and a dozen arguments of its own.
+    #[inline(always)]
+    pub(crate) fn run<W: Work<A, B, C>, A, B, C>(self, a: A, b: B, c: C) -> W::Out {
+        match self.0 {
+            Kind::Scalar => run_scalar::<W, A, B, C>(a, b, c),
+            // SAFETY: there is AVX2 where such a path is made.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => unsafe { avx2::run::<W, A, B, C>(a, b, c) },
+        }
+    }
+}
+
+/// What is done for a whole burst: see [`CpuPath::run`]. A trait because a closure cannot insist on being inlined, as this must
+/// be, and three arguments because so many travel in registers.
+pub(crate) trait Work<A, B, C> {
+    /// What comes of it.
+    type Out;
+
+    /// Does it, on a path that is known where this is compiled. To be `#[inline(always)]`.
+    fn work(path: CpuPath, a: A, b: B, c: C) -> Self::Out;
+}
+
+/// As [`avx2::run`], so that neither way swells who chooses between them.
+#[inline(never)]
+fn run_scalar<W: Work<A, B, C>, A, B, C>(a: A, b: B, c: C) -> W::Out {
+    W::work(CpuPath::SCALAR, a, b, c)
 }
 
 /// Starts loading the cache line at an address of this process, whatever lies there.
@@ -125,5 +153,7 @@ pub(crate) struct Transmit {
     pub limit: u64,
     /// A descriptor's last quadword: `bits`, plus the length, plus the length shifted left by `shift`.
     pub bits: u64,
-    pub shift: u32,
+    pub shift: u64,
+    /// One more than two to the power of `shift`: times the length that is both together.
+    pub times: u64,
 }

@@ -47,6 +47,48 @@ impl RxPlan {
     fn accepts(&self, last: u64) -> bool {
         last.wrapping_sub(self.0.minus) & self.0.mask == self.0.want
     }
+
+    /// The last quadword of a descriptor, if it is as it should be.
+    #[inline(always)]
+    fn accepted<const Q: usize>(&self, descriptor: &[AtomicU64; Q]) -> Option<u64> {
+        let last = u64::from_le(descriptor[Q - 1].load(Ordering::Acquire));
+        self.accepts(last).then_some(last)
+    }
+
+    /// Takes the frame of which `descriptor` tells, with its `last` quadword, into `slot` and `raw`; it lies in `buffer`. Gives its
+    /// length, in the length's bits.
+    #[inline(always)]
+    fn receive<const Q: usize>(
+        &self,
+        descriptor: &[AtomicU64; Q],
+        last: u64,
+        buffer: Tag,
+        slot: &mut Option<Handle>,
+        raw: &mut [u64; Q],
+    ) -> u64 {
+        // By index: an iterator over two at once stays a call in a build that does not optimise at link time.
+        let mut i = 0;
+        while i < Q - 1 {
+            raw[i] = u64::from_le(descriptor[i].load(Ordering::Relaxed));
+            i += 1;
+        }
+        raw[Q - 1] = last;
+        let len = last & LEN;
+        Handle::write(slot, buffer, self.0.head | len);
+        len
+    }
+
+    /// Puts fresh buffer `index` in the place of the one whose frame was taken.
+    #[inline(always)]
+    fn replace<const Q: usize>(&self, descriptor: &[AtomicU64; Q], tag: &mut Option<Tag>, index: u32) {
+        let RxPlan(k, first) = self;
+        *tag = Some(first.at(index));
+        let address = k.base + u64::from(index) * k.stride;
+        descriptor[0].store(address.to_le(), Ordering::Relaxed);
+        for quad in &descriptor[1..] {
+            quad.store(0, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A receive ring, the record of its buffers, and the free buffers that replace them.
@@ -118,6 +160,12 @@ impl<const Q: usize> RxLane<Q> {
         self.ready = self.ready.min(self.free.len() as u32);
     }
 
+    /// As [`keep`](Self::keep), for one slot; gives whether that was possible in the simple way.
+    #[inline(always)]
+    pub(crate) fn keep_one(&mut self, slot: &mut Option<Handle>) -> bool {
+        self.free.keep_one(slot)
+    }
+
     /// Leaves the next slot behind, whose buffer was taken out by way of [`open`](Self::open).
     #[inline]
     pub fn skip(&mut self) {
@@ -149,30 +197,33 @@ impl<const Q: usize> RxLane<Q> {
         std::mem::replace(&mut self.shadow, Shadow::new(1))
     }
 
-    /// Whether [`exchange`](Self::exchange) of `most` would begin with four at once.
+    /// The path, if [`exchange`](Self::exchange) of `most` would begin with four at once on it.
     #[inline(always)]
-    pub fn has_step(&self, most: u32) -> bool {
+    pub(crate) fn steps(&self, most: u32) -> Option<CpuPath> {
+        let path = self.path;
         let fourth = self.next.wrapping_add(STEP as u32 - 1);
-        Q == 2
+        let steps = Q == 2
             && most >= STEP as u32
-            && self.path.has_avx2()
-            && self.plan.accepts(self.ring.last_acquire(fourth))
+            && path.has_avx2()
+            && self.plan.accepts(self.ring.last_acquire(fourth));
+        steps.then_some(path)
     }
 
     /// Takes received frames of one buffer each, `most` of them at most, and puts a fresh buffer in the place of each. Stops when
-    /// nothing more is [`ready`](Self::ready), when `slots` are used up, and at the first descriptor that is not as the plan
-    /// accepts or has no buffer. `slots` must be empty: what lies there is lost. `FETCH` starts loading each frame's first line.
+    /// nothing more is [`ready`](Self::ready), when `slots` or `raw` are used up, and at the first descriptor that is not as the plan
+    /// accepts or has no buffer. `slots` must be empty: what lies there is lost. Only whole steps on a `path` that has them,
+    /// and nothing on one that has not: [`exchange_few`](Self::exchange_few) goes on. `FETCH` starts loading each frame's first line.
     #[inline(always)]
-    pub fn exchange<const FETCH: bool, const N: usize>(
+    pub(crate) fn exchange<const FETCH: bool, const N: usize>(
         &mut self,
+        path: CpuPath,
         most: u32,
         slots: &mut [Option<Handle>; N],
         raw: &mut [[u64; Q]; N],
     ) -> Moved {
-        let n = self.ready.min(most).min(N as u32);
-        let mut moved = Moved::default();
         #[cfg(target_arch = "x86_64")]
-        if Q == 2 && self.path.has_avx2() {
+        if Q == 2 && path.has_avx2() {
+            let n = self.ready.min(most).min(N as u32);
             let (ring, tags, end) = self.places();
             // SAFETY: the path says that there is AVX2, and `Q` that descriptors are 16 bytes. The `n` slots, ready as they are,
             // lie in the ring and in its record, which the lane owns and has borrowed mutably, and there are as many elements
@@ -188,29 +239,77 @@ impl<const Q: usize> RxLane<Q> {
                     &self.plan.0,
                 )
             };
-            moved = Moved {
+            self.moved(taken as u32);
+            return Moved {
                 count: taken as u32,
                 bytes: lens >> LEN_AT,
             };
-            if moved.count == n {
-                self.moved(n);
-                return moved;
-            }
         }
-        self.one_by_one::<FETCH, N>(moved, n, slots, raw)
+        Moved::default()
     }
 
     /// As [`exchange`](Self::exchange), one after the other: what is best for few. They are looked at at once, so nothing is
     /// loaded in advance.
     #[inline(always)]
-    pub fn exchange_few<const N: usize>(
-        &mut self,
-        most: u32,
-        slots: &mut [Option<Handle>; N],
-        raw: &mut [[u64; Q]; N],
-    ) -> Moved {
-        let n = self.ready.min(most).min(N as u32);
-        self.one_by_one::<false, N>(Moved::default(), n, slots, raw)
+    pub fn exchange_few(&mut self, most: u32, slots: &mut [Option<Handle>], raw: &mut [[u64; Q]]) -> Moved {
+        let n = slots.len().min(raw.len()).min(self.ready.min(most) as usize);
+        let (ring, tags, end) = self.places();
+        let (mut taken, mut lens) = (0, 0);
+        while taken < n {
+            // SAFETY: `taken` is below `n`, and so many slots are ready: they lie in the ring and in its record, which the lane
+            // owns and has borrowed mutably, and as many fresh buffers in front of `end`; `slots` and `raw` have no fewer. The
+            // device's side writes descriptors too, hence atomics.
+            let (descriptor, tag, index, slot, raw) = unsafe {
+                (
+                    &*ring.add(taken),
+                    &mut *tags.add(taken),
+                    *end.sub(taken + 1),
+                    slots.get_unchecked_mut(taken),
+                    raw.get_unchecked_mut(taken),
+                )
+            };
+            let Some(last) = self.plan.accepted(descriptor) else {
+                break;
+            };
+            let Some(buffer) = *tag else { break };
+            lens += self.plan.receive(descriptor, last, buffer, slot, raw);
+            self.plan.replace(descriptor, tag, index);
+            taken += 1;
+        }
+        self.moved(taken as u32);
+        Moved {
+            count: taken as u32,
+            bytes: lens >> LEN_AT,
+        }
+    }
+
+    /// As [`exchange_few`](Self::exchange_few), for one frame; gives its bytes if one was there.
+    #[inline(always)]
+    pub fn exchange_one(&mut self, slot: &mut Option<Handle>, raw: &mut [u64; Q]) -> Option<u64> {
+        if self.ready == 0 {
+            return None;
+        }
+        let (base, mask) = self.ring.parts();
+        let at = (self.next & mask) as usize;
+        // SAFETY: one slot is ready: it lies in the ring. The device's side writes descriptors too, hence atomics.
+        let descriptor = unsafe { &*base.as_ptr().add(at) };
+        let last = self.plan.accepted(descriptor)?;
+        // SAFETY: one slot is ready: it lies in the record, too.
+        let tag = unsafe { self.shadow.tags().get_unchecked_mut(at) };
+        let buffer = (*tag)?;
+        let len = self.plan.receive(descriptor, last, buffer, slot, raw);
+        // SAFETY: one slot is ready, so there is a fresh buffer.
+        let index = unsafe { self.free.take_top() };
+        self.plan.replace(descriptor, tag, index);
+        self.next = self.next.wrapping_add(1);
+        self.ready -= 1;
+        Some(len >> LEN_AT)
+    }
+
+    /// Whether the descriptor behind the next one says that something has come.
+    #[inline(always)]
+    pub fn has_second(&self, done: u64) -> bool {
+        self.ring.last_acquire(self.next.wrapping_add(1)) & done != 0
     }
 
     /// Descriptor and record of the next frame, and the end of the fresh buffers.
@@ -231,64 +330,6 @@ impl<const Q: usize> RxLane<Q> {
         self.free.used(n as usize);
         self.next = self.next.wrapping_add(n);
         self.ready -= n;
-    }
-
-    /// Goes on until `n` are moved. `n` is at most what is ready, and at most `N`.
-    #[inline(always)]
-    fn one_by_one<const FETCH: bool, const N: usize>(
-        &mut self,
-        before: Moved,
-        n: u32,
-        slots: &mut [Option<Handle>; N],
-        raw: &mut [[u64; Q]; N],
-    ) -> Moved {
-        let (ring, tags, end) = self.places();
-        let RxPlan(k, first) = &self.plan;
-        let (mut taken, n, mut lens) = (before.count as usize, n as usize, 0u64);
-        while taken < n {
-            // SAFETY: `taken` is below `n`, and so many slots are ready: they lie in the ring and in its record, which the lane
-            // owns and has borrowed mutably, and as many fresh buffers in front of `end`; `slots` and `raw` have `N` elements. The
-            // device's side writes descriptors too, hence atomics.
-            let (descriptor, tag, index, slot, raw) = unsafe {
-                (
-                    &*ring.add(taken),
-                    &mut *tags.add(taken),
-                    *end.sub(taken + 1),
-                    slots.get_unchecked_mut(taken),
-                    raw.get_unchecked_mut(taken),
-                )
-            };
-            let last = u64::from_le(descriptor[Q - 1].load(Ordering::Acquire));
-            if !self.plan.accepts(last) {
-                break;
-            }
-            let Some(buffer) = *tag else { break };
-            if FETCH {
-                simd::prefetch(k.here.wrapping_add(u64::from(buffer.bits()) * k.stride));
-            }
-            *tag = Some(first.at(index));
-            // By index: an iterator over two at once stays a call in a build that does not optimise at link time.
-            let mut i = 0;
-            while i < Q - 1 {
-                raw[i] = u64::from_le(descriptor[i].load(Ordering::Relaxed));
-                i += 1;
-            }
-            raw[Q - 1] = last;
-            let len = last & LEN;
-            Handle::write(slot, buffer, k.head | len);
-            let address = k.base + u64::from(index) * k.stride;
-            descriptor[0].store(address.to_le(), Ordering::Relaxed);
-            for quad in &descriptor[1..] {
-                quad.store(0, Ordering::Relaxed);
-            }
-            lens += len;
-            taken += 1;
-        }
-        self.moved(taken as u32);
-        Moved {
-            count: taken as u32,
-            bytes: before.bytes + (lens >> LEN_AT),
-        }
     }
 }
 

@@ -38,9 +38,37 @@ impl TxPlan {
             least: u64::from(describe.least),
             limit: u64::from(describe.limit),
             bits: describe.bits,
-            shift: describe.shift,
+            shift: u64::from(describe.shift),
+            times: 1 + (1 << describe.shift),
         };
         TxPlan(known, first)
+    }
+
+    /// Index, offset and length of what lies in `slot`, if that is a frame as it should be: of one buffer, which is one of ours.
+    #[inline(always)]
+    fn wants(&self, slot: &Option<Handle>) -> Option<(u32, u64, u64)> {
+        let TxPlan(k, first) = self;
+        let index = first.distance(slot.as_ref().map(Handle::tag));
+        if index > Tag::MAX_INDEX {
+            return None;
+        }
+        // SAFETY: an empty slot's distance is the region's own bits, and those are above the highest index.
+        let handle = unsafe { slot.as_ref().unwrap_unchecked() };
+        let (off, len) = (u64::from(handle.off), u64::from(handle.len));
+        (len >= k.least && off + len <= k.limit).then_some((index, off, len))
+    }
+
+    /// Writes the descriptor of a frame.
+    #[inline(always)]
+    fn describe<const Q: usize>(&self, descriptor: &[AtomicU64; Q], index: u32, off: u64, len: u64) {
+        let TxPlan(k, _) = self;
+        let address = k.base + u64::from(index) * k.stride + off;
+        let last = k.bits + len * k.times;
+        descriptor[0].store(address.to_le(), Ordering::Relaxed);
+        for quad in &descriptor[1..Q - 1] {
+            quad.store(0, Ordering::Relaxed);
+        }
+        descriptor[Q - 1].store(last.to_le(), Ordering::Relaxed);
     }
 }
 
@@ -135,52 +163,98 @@ impl<const Q: usize> TxLane<Q> {
         std::mem::replace(&mut self.shadow, Shadow::new(1))
     }
 
-    /// Whether [`send`](Self::send) of `n` frames would begin with four at once.
+    /// The path, if [`send`](Self::send) of `n` frames would begin with four at once on it.
     #[inline(always)]
-    pub fn has_step(&self, n: usize) -> bool {
-        Q == 2 && n >= STEP && self.path.has_avx2()
+    pub(crate) fn steps(&self, n: usize) -> Option<CpuPath> {
+        (Q == 2 && n >= STEP && self.path.has_avx2()).then_some(self.path)
     }
 
     /// Puts frames of one buffer each into the ring: those of `slots` that `frames` numbers, in order. Stops when nothing
-    /// more is [`ready`](Self::ready), and at the first frame that is not there or not as the plan wants it.
+    /// more is [`ready`](Self::ready), and at the first frame that is not there or not as the plan wants it. Only whole steps on a
+    /// `path` that has them, and nothing on one that has not: [`send_few`](Self::send_few) goes on. `LISTED` is for numbers with
+    /// gaps, where it gets further.
     #[inline(always)]
-    pub fn send<const N: usize>(&mut self, frames: &[u8], slots: &mut [Option<Handle>; N]) -> Moved {
-        let n = frames.len().min(self.ready as usize);
-        let mut moved = Moved::default();
+    pub(crate) fn send<const LISTED: bool, const N: usize>(
+        &mut self,
+        path: CpuPath,
+        frames: &[u8],
+        slots: &mut [Option<Handle>; N],
+    ) -> Moved {
         #[cfg(target_arch = "x86_64")]
-        if Q == 2 && self.path.has_avx2() {
+        if Q == 2 && path.has_avx2() && !frames.is_empty() {
+            let n = frames.len().min(self.ready as usize);
             let (ring, tags) = self.places();
+            let (ring, tags) = (ring.cast_mut().cast(), tags.cast());
+            let (frames, slots, places) = (frames.as_ptr(), slots.as_mut_ptr().cast(), N.min(256));
+            let k = &self.plan.0;
             // SAFETY: the path says that there is AVX2, and `Q` that descriptors are 16 bytes. The `n` slots, ready as they are,
-            // lie in the ring and in its record, which the lane owns and has borrowed mutably; `frames` is no shorter, and there
-            // are `N` of `slots`.
+            // lie in the ring and in its record, which the lane owns and has borrowed mutably; `frames` is no shorter, and not
+            // empty, and there are `N` of `slots`.
             let (count, bytes) = unsafe {
-                avx2::send(
-                    n,
-                    ring.cast_mut().cast(),
-                    tags.cast(),
-                    frames.as_ptr(),
-                    slots.as_mut_ptr().cast(),
-                    N,
-                    &self.plan.0,
-                )
+                match LISTED {
+                    false => avx2::send(n, ring, tags, frames, slots, places, k),
+                    true => avx2::send_listed(n, ring, tags, frames, slots, places, k),
+                }
             };
-            moved = Moved {
+            self.moved(count as u32);
+            return Moved {
                 count: count as u32,
                 bytes,
             };
-            if count == n {
-                self.moved(moved.count);
-                return moved;
-            }
         }
-        self.one_by_one(moved, n, frames, slots)
+        Moved::default()
     }
 
     /// As [`send`](Self::send), one after the other: what is best for few.
     #[inline(always)]
-    pub fn send_few<const N: usize>(&mut self, frames: &[u8], slots: &mut [Option<Handle>; N]) -> Moved {
+    pub fn send_few(&mut self, frames: &[u8], slots: &mut [Option<Handle>]) -> Moved {
         let n = frames.len().min(self.ready as usize);
-        self.one_by_one(Moved::default(), n, frames, slots)
+        let (ring, tags) = self.places();
+        let (mut count, mut bytes) = (0, 0);
+        while count < n {
+            // SAFETY: `count` is below `n`, and so many slots are ready: they lie in the ring and in its record, which the lane
+            // owns and has borrowed mutably; `frames` is no shorter.
+            let (descriptor, tag, frame) = unsafe {
+                (
+                    &*ring.add(count),
+                    &mut *tags.add(count),
+                    *frames.get_unchecked(count),
+                )
+            };
+            let Some(slot) = slots.get_mut(usize::from(frame)) else {
+                break;
+            };
+            let Some((index, off, len)) = self.plan.wants(slot) else {
+                break;
+            };
+            // What is wanted has a plain tag.
+            *tag = slot.take().map(Handle::into_plain_tag);
+            self.plan.describe(descriptor, index, off, len);
+            bytes += len;
+            count += 1;
+        }
+        self.moved(count as u32);
+        Moved {
+            count: count as u32,
+            bytes,
+        }
+    }
+
+    /// As [`send`](Self::send), for one frame; gives its bytes if that was possible.
+    #[inline(always)]
+    pub fn send_one<const N: usize>(&mut self, frame: u8, slots: &mut [Option<Handle>; N]) -> Option<u64> {
+        if self.ready == 0 {
+            return None;
+        }
+        let (ring, tags) = self.places();
+        // SAFETY: one slot is ready: it lies in the ring and in its record, which the lane owns and has borrowed mutably.
+        let (descriptor, tag) = unsafe { (&*ring, &mut *tags) };
+        let slot = slots.get_mut(usize::from(frame))?;
+        let (index, off, len) = self.plan.wants(slot)?;
+        *tag = slot.take().map(Handle::into_plain_tag);
+        self.moved(1);
+        self.plan.describe(descriptor, index, off, len);
+        Some(len)
     }
 
     /// Descriptor and record of the next frame.
@@ -199,59 +273,5 @@ impl<const Q: usize> TxLane<Q> {
     fn moved(&mut self, n: u32) {
         self.tail = self.tail.wrapping_add(n);
         self.ready -= n;
-    }
-
-    /// Goes on until `n` are moved. `n` is at most what is ready, and at most the length of `frames`.
-    #[inline(always)]
-    fn one_by_one<const N: usize>(
-        &mut self,
-        before: Moved,
-        n: usize,
-        frames: &[u8],
-        slots: &mut [Option<Handle>; N],
-    ) -> Moved {
-        let (ring, tags) = self.places();
-        let TxPlan(k, first) = &self.plan;
-        let (mut count, mut bytes) = (before.count as usize, before.bytes);
-        while count < n {
-            // SAFETY: `count` is below `n`, and so many slots are ready: they lie in the ring and in its record, which the lane
-            // owns and has borrowed mutably; `frames` is no shorter.
-            let (descriptor, tag, frame) = unsafe {
-                (
-                    &*ring.add(count),
-                    &mut *tags.add(count),
-                    *frames.get_unchecked(count),
-                )
-            };
-            let Some(slot) = slots.get_mut(usize::from(frame)) else {
-                break;
-            };
-            let index = first.distance(slot.as_ref().map(Handle::tag));
-            if index > Tag::MAX_INDEX {
-                break;
-            }
-            // SAFETY: an empty slot's distance is the region's own bits, and those are above the highest index.
-            let handle = unsafe { slot.as_ref().unwrap_unchecked() };
-            let (off, len) = (u64::from(handle.off), u64::from(handle.len));
-            if len < k.least || off + len > k.limit {
-                break;
-            }
-            let address = k.base + u64::from(index) * k.stride + off;
-            let last = k.bits + len + (len << k.shift);
-            descriptor[0].store(address.to_le(), Ordering::Relaxed);
-            for quad in &descriptor[1..Q - 1] {
-                quad.store(0, Ordering::Relaxed);
-            }
-            descriptor[Q - 1].store(last.to_le(), Ordering::Relaxed);
-            // Its distance shows that it is a plain tag.
-            *tag = slot.take().map(Handle::into_plain_tag);
-            bytes += len;
-            count += 1;
-        }
-        self.moved(count as u32);
-        Moved {
-            count: count as u32,
-            bytes,
-        }
     }
 }

@@ -132,7 +132,7 @@ impl RxBatch {
                 if let Some(last) = last {
                     last.set_more(false);
                 }
-                self.held = self.held.saturating_sub(1);
+                self.mark -= u64::from(self.held() > 0);
                 true
             }
             _ => false,

@@ -15,6 +15,11 @@ pub use views::{BufferView, FramesMut};
 /// Buffers a batch holds.
 pub const BATCH: usize = 64;
 const SLOT: usize = BATCH - 1;
+/// The bits of a batch's mark that count.
+const HELD: u64 = 0x7f;
+/// The keys of queues are multiples of this.
+pub(crate) const KEY_STEP: u64 = HELD + 1;
+const _: () = assert!(BATCH as u64 <= HELD);
 /// Free buffers go from the TX queue to the RX queue so many at a time, which is seldom.
 const TRADE: usize = 4 * BATCH;
 
@@ -28,9 +33,10 @@ pub const MAX_RUN: usize = 16;
 /// worker and use it again and again: it is large and nothing in it is allocated per poll. It shares cache lines with nothing.
 #[repr(align(64))]
 pub struct RxBatch {
-    /// The queue that this batch is ready to be filled by again, once it is empty: everything else that a poll sets is as that
-    /// queue wants it, and `listed` is not set. 0 for none.
-    filler: u64,
+    /// The key of the queue that this batch is ready to be filled by again, once it is empty: everything else that a poll sets is
+    /// as that queue wants it, and `listed` is not set. 0 for none. In the low bits ([`HELD`]) at most so many slots still hold
+    /// their buffer; 0 spares looking. Both in one word, since a poll asks for both.
+    mark: u64,
     region: Option<Arc<Region>>,
     /// Free buffers on their way from the TX queue to the RX queue of the same worker.
     spare: Option<FreeStack>,
@@ -40,8 +46,6 @@ pub struct RxBatch {
     path: CpuPath,
     /// Buffers in use: slots `0..used`.
     used: usize,
-    /// At most so many slots still hold their buffer; 0 spares looking.
-    held: usize,
     /// Frames in use.
     frames: usize,
     /// 16-byte units of raw write-back per buffer: 1 or 2.
@@ -64,13 +68,12 @@ impl RxBatch {
     /// An empty batch.
     pub fn new() -> RxBatch {
         RxBatch {
-            filler: 0,
+            mark: 0,
             region: None,
             spare: None,
             trade_at: usize::MAX,
             path: CpuPath::SCALAR,
             used: 0,
-            held: 0,
             frames: 0,
             units: 1,
             rx_queue: 0,
@@ -167,7 +170,7 @@ impl RxBatch {
     /// Puts every buffer that is left on `stack`.
     #[inline]
     pub(crate) fn clear_to(&mut self, stack: &mut FreeStack, path: CpuPath) {
-        if self.held > 0 {
+        if self.held() > 0 {
             stack.keep_all(&mut self.slots[..self.used], path);
         }
         self.reset();
@@ -176,7 +179,7 @@ impl RxBatch {
     #[inline]
     fn reset(&mut self) {
         self.used = 0;
-        self.held = 0;
+        self.mark &= !HELD;
         self.frames = 0;
         self.listed = false;
     }
@@ -184,19 +187,25 @@ impl RxBatch {
     /// Whether the batch needs no [`begin`](Self::begin) by the queue of this key once it is empty: that was the last to begin.
     #[inline(always)]
     pub(crate) fn is_for(&self, key: u64) -> bool {
-        self.filler == key
+        self.mark & !HELD == key
     }
 
-    /// Whether nothing is left of what a poll brought.
+    /// Whether it [is for](Self::is_for) that queue, and nothing is left of what a poll brought.
     #[inline(always)]
-    pub(crate) fn is_spent(&self) -> bool {
-        self.held == 0
+    pub(crate) fn is_spent_for(&self, key: u64) -> bool {
+        self.mark == key
+    }
+
+    /// At most so many slots still hold their buffer.
+    #[inline(always)]
+    fn held(&self) -> usize {
+        (self.mark & HELD) as usize
     }
 
     /// The slots in use, for their buffers to be taken out of all of them.
     #[inline(always)]
     pub(crate) fn spend(&mut self) -> &mut [Option<Handle>] {
-        self.held = 0;
+        self.mark &= !HELD;
         &mut self.slots[..self.used]
     }
 
@@ -204,7 +213,7 @@ impl RxBatch {
     /// the queue's own in this process.
     pub(crate) fn begin(&mut self, stack: &mut FreeStack, key: u64, rx_queue: u16, units: u8, path: CpuPath) {
         self.clear_to(stack, path);
-        self.filler = key;
+        self.mark = key;
         self.rx_queue = rx_queue;
         self.units = units;
         self.path = path;
@@ -221,7 +230,7 @@ impl RxBatch {
     /// sender may have many batches.
     pub(crate) fn begin_sending(&mut self, stack: &mut FreeStack, path: CpuPath) {
         self.clear_to(stack, path);
-        self.filler = 0;
+        self.mark = 0;
         self.units = 1;
         self.path = path;
         if !self
@@ -289,7 +298,7 @@ impl RxBatch {
         let held = self.slots.iter().flatten().count() as u64;
         let raw = self.raw.as_flattened().as_flattened();
         raw.iter()
-            .fold(held ^ self.filler, |sum, quad| sum.wrapping_add(*quad))
+            .fold(held ^ self.mark, |sum, quad| sum.wrapping_add(*quad))
     }
 
     /// Buffers that still fit.
@@ -306,7 +315,8 @@ impl RxBatch {
         std::mem::forget(self.slots[slot].replace(handle));
         self.raw[0][slot] = raw;
         self.used = slot + 1;
-        self.held += 1;
+        // Once for each slot of an empty batch, so it stays among its bits.
+        self.mark += 1;
     }
 
     /// The places of a batch that has just [begun](Self::begin), all empty, for frames of one buffer with 16-byte
@@ -314,7 +324,8 @@ impl RxBatch {
     #[inline]
     pub(crate) fn places16(&mut self) -> (&mut [Option<Handle>; BATCH], &mut [[u64; 2]; BATCH]) {
         debug_assert_eq!(
-            self.held, 0,
+            self.held(),
+            0,
             "only a batch without buffers has all its places empty"
         );
         (&mut self.slots, &mut self.raw[0])
@@ -325,7 +336,8 @@ impl RxBatch {
     pub(crate) fn filled(&mut self, n: usize) {
         self.used = n;
         self.frames = n;
-        self.held = n;
+        debug_assert!(self.held() == 0 && n <= BATCH);
+        self.mark = self.mark.wrapping_add(n as u64);
     }
 
     /// The buffer just added to a [simple](Self::is_simple) batch is a frame.
@@ -343,7 +355,7 @@ impl RxBatch {
                 .take(self.frames + 1)
                 .for_each(|(i, f)| *f = i as u8);
             self.listed = true;
-            self.filler = 0;
+            self.mark &= HELD;
         }
         self.frames = (self.frames & SLOT) + 1;
         self.first[self.frames] = self.used as u8;
@@ -364,8 +376,8 @@ impl RxBatch {
     /// `n` buffers were taken out of the slots that [`simple_slots`](Self::simple_slots) gave.
     #[inline]
     pub(crate) fn taken(&mut self, n: usize) {
-        debug_assert!(n <= self.held);
-        self.held = self.held.wrapping_sub(n);
+        debug_assert!(n <= self.held());
+        self.mark = self.mark.wrapping_sub(n as u64);
     }
 
     pub(crate) fn slots_of(&mut self, i: usize) -> &mut [Option<Handle>] {

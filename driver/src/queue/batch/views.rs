@@ -69,12 +69,18 @@ impl RxBatch {
     #[inline]
     pub fn for_each_head(&mut self, f: impl FnMut(&mut [u8])) {
         if self.listed {
-            self.split_frames_mut()
-                .filter_map(|v| v.buffer.get_mut(v.off..v.off + v.len))
-                .for_each(f);
-        } else if let Some(region) = &self.region {
-            region.for_each_head(&mut self.slots[..self.used], self.path, f);
+            self.for_each_listed_head(f);
+        } else if let (Some(region), Some(slots)) = (&self.region, self.slots.get_mut(..self.used)) {
+            region.for_each_head(slots, self.path, f);
         }
+    }
+
+    /// As [`for_each_head`](Self::for_each_head), when some frames have several buffers.
+    #[cold]
+    fn for_each_listed_head(&mut self, f: impl FnMut(&mut [u8])) {
+        self.split_frames_mut()
+            .filter_map(|v| v.buffer.get_mut(v.off..v.off + v.len))
+            .for_each(f);
     }
 }
 
