@@ -29,9 +29,9 @@ fn wrong_len(len: u16) -> u64 {
 /// Buffers posted at a time, with one doorbell.
 const REFILL: u32 = 32;
 
-/// Frames from which on it pays to start loading all of them before the first is looked at: of fewer the processor sees the next
-/// while it still waits for one.
-const FETCH: u32 = 8;
+/// Frames from which on it pays to start loading all of them before the first is looked at. Four that come from L3 took 1.6 to
+/// 2.2 times the floor without, 1.0 to 1.5 with it.
+const FETCH: u32 = 4;
 
 /// What an RX queue is built from.
 pub(crate) struct RxParts {
