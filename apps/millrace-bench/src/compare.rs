@@ -32,7 +32,7 @@ struct Column {
     more_is_better: bool,
 }
 
-const COLUMNS: [Column; 3] = [
+const COLUMNS: [Column; 6] = [
     Column {
         key: "cycles_per_packet",
         heading: "cycles/p",
@@ -51,9 +51,33 @@ const COLUMNS: [Column; 3] = [
         timed: true,
         more_is_better: true,
     },
+    Column {
+        key: "ns",
+        heading: "ns/run",
+        timed: true,
+        more_is_better: false,
+    },
+    Column {
+        key: "side_by_side",
+        heading: "cycles",
+        timed: true,
+        more_is_better: false,
+    },
+    Column {
+        key: "buffers",
+        heading: "a buffer",
+        timed: true,
+        more_is_better: false,
+    },
 ];
-/// What says which row it is: everything that is neither measured nor told about the measurement.
-const NOT_A_NAME: [&str; 19] = [
+/// The noise of a time that stands without its spread: the best of many, which still is another one in another minute.
+const UNKNOWN_NOISE_PERCENT: f64 = 10.0;
+/// What does not say which row it is, being measured or told about the measurement: these, and whatever has a fraction but for a
+/// [load](A_LOAD).
+const NOT_A_NAME: [&str; 22] = [
+    "rounds",
+    "quick_cycles",
+    "saved_cycles",
     "cycles_per_packet",
     "instructions_per_packet",
     "vs_floor",
@@ -75,9 +99,14 @@ const NOT_A_NAME: [&str; 19] = [
     "delays",
 ];
 
+/// Has a fraction and still says which row it is.
+const A_LOAD: &str = "load_percent";
+
 /// The order in which fields are told; others follow by name.
-const ORDER: [&str; 28] = [
+const ORDER: [&str; 32] = [
     "family",
+    "code",
+    "left_out",
     "test",
     "scenario",
     "case",
@@ -95,6 +124,8 @@ const ORDER: [&str; 28] = [
     "mpps",
     "speedup",
     "cycles_per_packet",
+    "quick_cycles",
+    "saved_cycles",
     "instructions_per_packet",
     "vs_floor",
     "line_gbps",
@@ -233,7 +264,9 @@ pub fn read(path: &Path) -> Result<Value, BenchError> {
 fn name(row: &Value) -> String {
     let words = fields(row)
         .into_iter()
-        .filter(|(key, _)| !NOT_A_NAME.contains(key))
+        .filter(|(key, value)| {
+            !NOT_A_NAME.contains(key) && !value.is_null() && (!value.is_f64() || *key == A_LOAD)
+        })
         .map(|(key, value)| match value {
             Value::String(text) => text.clone(),
             other => format!("{key} {other}"),
@@ -257,7 +290,7 @@ pub fn changes(before: &Value, after: &Value) -> Vec<Change> {
                 continue;
             };
             let noise_percent = if column.timed {
-                let spread = |row: &Value| row["spread_percent"].as_f64().unwrap_or(0.0);
+                let spread = |row: &Value| row["spread_percent"].as_f64().unwrap_or(UNKNOWN_NOISE_PERCENT);
                 spread(earlier).hypot(spread(&row)).max(LEAST_TIME_NOISE_PERCENT)
             } else {
                 INSTRUCTION_NOISE_PERCENT
@@ -309,6 +342,20 @@ mod tests {
         let report = |mpps: f64| json!({"rows": [{"test": "throughput", "size": 64, "mpps": mpps, "spread_percent": 1.0}]});
         assert_eq!(verdicts(&report(4.0), &report(5.0)), ["better"]);
         assert_eq!(changes(&report(4.0), &report(5.0))[0].row, "throughput, size 64");
+    }
+
+    #[test]
+    fn programs_and_loads_are_compared_by_their_own_columns() {
+        let programs = |ns: f64| {
+            let row = json!({"case": "swap", "engine": "jit", "ns": ns, "rounds": ns as u64, "vs_kernel": ns, "cold_ns": null});
+            json!({"bench": "ebpf", "rows": [row]})
+        };
+        assert_eq!(verdicts(&programs(10.0), &programs(5.0)), ["better"]);
+        assert_eq!(changes(&programs(10.0), &programs(10.5))[0].row, "swap, jit");
+        assert_eq!(verdicts(&programs(10.0), &programs(10.5)), ["same"]);
+        let memory = |cycles: f64| json!({"rows": [{"lines": 256, "kib": 16, "side_by_side": cycles, "buffers": cycles, "buffers_on_large_pages": null}]});
+        assert_eq!(verdicts(&memory(5.0), &memory(10.0)), ["worse", "worse"]);
+        assert_eq!(changes(&memory(5.0), &memory(10.0))[0].row, "kib 16, lines 256");
     }
 
     #[test]

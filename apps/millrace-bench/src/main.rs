@@ -1,5 +1,6 @@
 //! Benchmarks of millrace. Each subcommand is one bench; numbers are printed, never asserted.
 
+mod anatomy;
 mod clock;
 mod compare;
 mod ebpf;
@@ -34,6 +35,8 @@ enum Bench {
     Ebpf(ebpf::Args),
     /// The driver's receive and transmit path alone, on rings built by hand: cycles and instructions a packet
     Path(path::Args),
+    /// What each part of forwarding costs: the loops with parts left out, in turns with the driver and the floor
+    Anatomy(anatomy::Args),
     /// Two ports with a cable between, as in RFC 2544: throughput, delay, loss, bursts; on models by default
     Wire(wire::Args),
     /// The path on 1, 2, ... queues with a worker each: does a second one cost the first anything?
@@ -131,6 +134,7 @@ fn main() -> ExitCode {
         Bench::Lb(args) => lb::run(&args),
         Bench::Ebpf(args) => ebpf::run(&args),
         Bench::Path(args) => path::run(&args),
+        Bench::Anatomy(args) => anatomy::run(&args),
         Bench::Wire(args) => wire::run(&args),
         Bench::Scale(args) => scale::run(&args),
         Bench::Memory(args) => memory::run(&args),

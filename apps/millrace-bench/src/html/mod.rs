@@ -1,5 +1,6 @@
 //! Reports as one HTML file that needs nothing else: plots as inline SVG, tables, machine, method.
 
+mod parts;
 mod plot;
 mod sections;
 
@@ -12,9 +13,9 @@ use std::path::Path;
 
 const STYLE: &str = "
 :root{--ink:#1b2330;--soft:#5c6778;--line:#dfe4ea;--paper:#fff;--wash:#f5f7f9;--mark:#c4611c;--better:#1f7a4d;--worse:#b3261e;
---s0:#2563b8;--s1:#93a4b8;--s2:#7b4fb5;--s3:#1f8a78;--s4:#c79a1e;--s5:#b5456b}
+--s0:#2563b8;--s1:#93a4b8;--s2:#7b4fb5;--s3:#1f8a78;--s4:#c79a1e;--s5:#b5456b;--s6:#5b7d2a}
 @media (prefers-color-scheme:dark){:root{--ink:#e6eaf0;--soft:#9aa6b5;--line:#313a47;--paper:#161b22;--wash:#1d242d;--mark:#e8935a;--better:#5cc48d;--worse:#f08a80;
---s0:#6aa5f0;--s1:#6d7c8f;--s2:#b08ee6;--s3:#4fc2ac;--s4:#e0bd5a;--s5:#e07a9d}}
+--s0:#6aa5f0;--s1:#6d7c8f;--s2:#b08ee6;--s3:#4fc2ac;--s4:#e0bd5a;--s5:#e07a9d;--s6:#a3c76a}}
 body{margin:0 auto;max-width:1000px;padding:2.2em 1.4em;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,sans-serif}
 h1{font-size:1.5em;margin:0}h2{font-size:1.25em;margin:2em 0 .2em;border-bottom:1px solid var(--line);padding-bottom:.2em}h3{font-size:1.02em;margin:1.8em 0 .4em}
 small{color:var(--soft);font-weight:400;font-size:.85em}p.sub{color:var(--soft);margin:.2em 0 0}a{color:var(--s0)}
@@ -23,7 +24,7 @@ figure{margin:0}figure.wide{max-width:920px}figcaption{font-weight:600;margin-bo
 svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font:11px system-ui,sans-serif}svg .value{fill:var(--ink);font-size:10.5px}svg .on{fill:#fff;font-size:10px}
 .key{display:flex;flex-wrap:wrap;gap:.3em 1.3em;color:var(--soft);font-size:.9em;margin:.3em 0 .9em}.key i{display:inline-block;width:.95em;height:.95em;margin-right:.4em;vertical-align:-.12em;border-radius:2px}
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.86em}th{text-align:left;color:var(--soft);font-weight:600;background:var(--wash)}
-th,td{padding:.3em .5em;border-bottom:1px solid var(--line)}td.n,th.n{text-align:right}td.better{color:var(--better)}td.worse{color:var(--worse)}
+th,td{padding:.3em .5em;border-bottom:1px solid var(--line)}td.n,th.n{text-align:right}td.about{white-space:nowrap;color:var(--soft)}td.better{color:var(--better)}td.worse{color:var(--worse)}
 ul{padding-left:1.2em;color:var(--soft)}code{font-size:.92em}";
 
 /// Writes a report to a file, beside an earlier one if there is one.
@@ -79,6 +80,8 @@ fn about(bench: &str) -> &'static str {
         "scale" => "the path on several queues, with a worker each",
         "lb" => "the load balancer's data plane on one core",
         "ebpf" => "programs on each engine",
+        "anatomy" => "what each part of forwarding costs, told by leaving it out",
+        "memory" => "loads that wait for one another: what caches, pages and memory cost",
         _ => "",
     }
 }
@@ -134,7 +137,15 @@ fn section(report: &Value, bench: &str, earlier: Option<&Value>) -> String {
         table(&rows)
     );
     for note in report["notes"].as_array().into_iter().flatten() {
-        let _ = write!(html, "<li>{}", words(note));
+        // What stands between backticks is to be typed.
+        for (i, part) in words(note).split('`').enumerate() {
+            html.push_str(match i {
+                0 => "<li>",
+                _ if i % 2 == 1 => "<code>",
+                _ => "</code>",
+            });
+            html.push_str(part);
+        }
     }
     html.push_str("</ul>");
     html
@@ -172,18 +183,39 @@ fn table(rows: &[&Value]) -> String {
     // A column in which nothing stands says nothing.
     let empty = |value: &Value| value.is_null() || value.as_str() == Some("");
     columns.retain(|key| rows.iter().any(|row| !empty(&row[*key])));
-    let class = |key: &str| {
-        let number = rows.iter().any(|row| row[key].is_number());
-        if number { " class=n" } else { "" }
+    // Sentences stand last, in one line each.
+    columns.sort_by_key(|key| *key == "about");
+    let class = |key: &str| match key {
+        "about" => " class=about",
+        _ if rows.iter().any(|row| row[key].is_number()) => " class=n",
+        _ => "",
     };
+    // A column's numbers have as many digits as its largest needs.
+    let digits = |key: &str| {
+        let values = || {
+            rows.iter()
+                .filter_map(|row| row[key].as_f64().filter(|_| row[key].is_f64()))
+        };
+        let most = values().fold(0.0, |most: f64, value| most.max(value.abs()));
+        values().next().map(|_| match most {
+            most if most >= 10.0 => 1,
+            most if most >= 0.1 => 2,
+            _ => 4,
+        })
+    };
+    let digits: Vec<Option<usize>> = columns.iter().map(|key| digits(key)).collect();
     let mut html = "<div class=scroll><table><tr>".to_owned();
     for key in &columns {
         let _ = write!(html, "<th{}>{}", class(key), escape(&key.replace('_', " ")));
     }
     for row in rows {
         html.push_str("<tr>");
-        for key in &columns {
-            let _ = write!(html, "<td{}>{}", class(key), words(&row[*key]).replace('_', " "));
+        for (key, digits) in columns.iter().zip(&digits) {
+            let text = match (row[*key].as_f64(), digits) {
+                (Some(value), Some(digits)) => format!("{value:.digits$}"),
+                _ => words(&row[*key]).replace('_', " "),
+            };
+            let _ = write!(html, "<td{}>{text}", class(key));
         }
     }
     html.push_str("</table></div>");

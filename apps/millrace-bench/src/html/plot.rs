@@ -7,8 +7,9 @@ const HEIGHT: f64 = 250.0;
 const LEFT: f64 = 46.0;
 const BOTTOM: f64 = 42.0;
 const TOP: f64 = 16.0;
-/// Room for names in front of lying bars.
-const NAMES: f64 = 150.0;
+/// Room for names in front of lying bars, at least and at most, and what a letter takes of it.
+const NAMES: [f64; 2] = [150.0, 260.0];
+const LETTER: f64 = 5.9;
 const ROW: f64 = 15.0;
 
 /// Text as HTML.
@@ -65,7 +66,7 @@ impl Palette {
         }
         self.0.push(Series {
             name: name.to_owned(),
-            color: format!("--s{}", self.0.len() % 6),
+            color: format!("--s{}", self.0.len() % 7),
         });
         self.0.len() - 1
     }
@@ -210,14 +211,20 @@ pub fn lying(groups: &[(String, Vec<Vec<Bar>>)], palette: &Palette, unit: &str) 
         .fold(0.0, f64::max)
         .max(1e-9);
     let width = 2.0 * WIDTH + 40.0;
-    let (left, right) = (NAMES + 6.0, width - 52.0);
+    let longest = groups
+        .iter()
+        .map(|(name, _)| name.chars().count())
+        .max()
+        .unwrap_or(0);
+    let names = (longest as f64 * LETTER).clamp(NAMES[0], NAMES[1]);
+    let (left, right) = (names + 6.0, width - 52.0);
     let rows: f64 = groups.iter().map(|(_, bars)| bars.len() as f64 * ROW + 8.0).sum();
     let mut svg = open(width, rows + 20.0);
     let mut at = 4.0;
     for (name, bars) in groups {
         let _ = write!(
             svg,
-            "<text x={NAMES} y={:.1} text-anchor=end>{}</text>",
+            "<text x={names:.0} y={:.1} text-anchor=end>{}</text>",
             at + bars.len() as f64 * ROW / 2.0 + 4.0,
             escape(name)
         );

@@ -1,5 +1,6 @@
 //! Which plots a report of each bench gets.
 
+use super::parts;
 use super::plot::{Across, Bar, Curve, Palette, bars, escape, lines, lying};
 use super::words;
 use serde_json::Value;
@@ -12,11 +13,13 @@ pub fn plots(bench: &str, rows: &[&Value]) -> String {
         "wire" => wire(rows),
         "scale" => scale(rows),
         "ebpf" => programs(rows),
+        "anatomy" => parts::anatomy(rows),
+        "memory" => parts::memory(rows),
         _ => engines(rows),
     }
 }
 
-fn number(row: &Value, column: &str) -> Option<f64> {
+pub fn number(row: &Value, column: &str) -> Option<f64> {
     row[column].as_f64().filter(|value| value.is_finite())
 }
 
@@ -30,7 +33,7 @@ fn panels(figures: &[(String, String)]) -> String {
 }
 
 /// Groups rows by what `key` says, in the order in which they come.
-fn groups<'a, K: PartialEq>(rows: &[&'a Value], key: impl Fn(&Value) -> K) -> Vec<(K, Vec<&'a Value>)> {
+pub fn groups<'a, K: PartialEq>(rows: &[&'a Value], key: impl Fn(&Value) -> K) -> Vec<(K, Vec<&'a Value>)> {
     let mut groups: Vec<(K, Vec<&Value>)> = Vec::new();
     for row in rows {
         let key = key(row);
@@ -106,7 +109,8 @@ fn path(rows: &[&Value]) -> String {
     if !cycles.is_empty() {
         let _ = write!(
             html,
-            "<h3>Core cycles a packet</h3>{}{}",
+            "<h3>Core cycles a packet</h3>{}{}{}",
+            scenarios(&rows),
             palette.legend(FLOOR),
             panels(&draw(cycles))
         );
@@ -120,6 +124,30 @@ fn path(rows: &[&Value]) -> String {
         );
     }
     html + &stages(&rows)
+}
+
+/// What is done with the frames in the scenarios that there are.
+fn scenarios(rows: &[&Value]) -> String {
+    const ABOUT: [(&str, &str); 5] = [
+        ("rx_drop", "receive, and drop what came"),
+        ("forward", "receive, swap the MAC addresses, send"),
+        ("tx", "send frames that lie ready"),
+        (
+            "chain",
+            "receive, run a program on the JIT, sort by verdict, choose one of two TX queues by the hash, send",
+        ),
+        (
+            "worker",
+            "what chain does, by a whole worker of the framework: counters, captures to look for, two queues to poll",
+        ),
+    ];
+    let present = |name: &str| rows.iter().any(|row| row["scenario"] == name);
+    let mut html = "<ul>".to_owned();
+    for (name, about) in ABOUT.into_iter().filter(|(name, _)| present(name)) {
+        let _ = write!(html, "<li><b>{}</b>: {about}</li>", name.replace('_', " "));
+    }
+    html.push_str("</ul>");
+    html
 }
 
 /// What the stages of each row take, where that was measured.
@@ -142,7 +170,8 @@ fn stages(rows: &[&Value]) -> String {
                     })
                 })
                 .collect();
-            if !pieces.is_empty() {
+            // One stage alone is the whole, which stands above.
+            if pieces.len() > 1 {
                 let name = format!(
                     "{}, burst {}, {}, {}",
                     row["scenario"].as_str().unwrap_or_default().replace('_', " "),
@@ -172,24 +201,22 @@ fn wire(rows: &[&Value]) -> String {
     let size = |row: &Value| row["size"].as_u64().unwrap_or(0);
     let mut html = String::new();
     let mut palette = Palette::default();
-    let (flat, model) = (
-        palette.of("two ports, no loss"),
-        palette.of("models alone, one core"),
-    );
+    const TESTS: [(&str, &str); 2] = [
+        ("throughput", "two ports: the highest rate without loss"),
+        ("model", "models alone: what one core of them carries"),
+    ];
     let mut by_size: Vec<(String, Vec<Bar>)> = Vec::new();
     for (bytes, rows) in groups(rows, size) {
-        let bar = |test: &str, series| {
+        let bar = |(test, name): (&str, &str)| {
             let row = rows.iter().find(|row| row["test"] == test)?;
+            let value = number(row, "mpps")?;
             Some(Bar {
-                series,
-                value: number(row, "mpps")?,
+                series: palette.of(name),
+                value,
                 mark: None,
             })
         };
-        let bars: Vec<Bar> = [bar("throughput", flat), bar("model", model)]
-            .into_iter()
-            .flatten()
-            .collect();
+        let bars: Vec<Bar> = TESTS.into_iter().filter_map(bar).collect();
         if !bars.is_empty() {
             by_size.push((format!("{bytes} B"), bars));
         }
@@ -197,7 +224,7 @@ fn wire(rows: &[&Value]) -> String {
     let mut figures = Vec::new();
     if !by_size.is_empty() {
         figures.push((
-            "throughput <small>highest rate without loss</small>".to_owned(),
+            "frames a second by size".to_owned(),
             bars(&by_size, &palette, "frame size", "million frames a second"),
         ));
     }
@@ -420,7 +447,10 @@ fn case(row: &Value) -> String {
 
 /// Cases side by side on engines: the balancer.
 fn engines(rows: &[&Value]) -> String {
-    let engine = |row: &Value, _: &str| row["engine"].as_str().map(str::to_owned);
+    let engine = |row: &Value, _: &str| {
+        let name = row["engine"].as_str()?;
+        Some(if name == "none" { "no program" } else { name }.to_owned())
+    };
     let cycles = "cycles a packet";
     let instructions = "instructions a packet";
     [

@@ -8,7 +8,7 @@
 mod baseline;
 pub mod case;
 mod chain;
-mod floor;
+pub mod floor;
 mod measure;
 mod peer;
 pub mod rig;

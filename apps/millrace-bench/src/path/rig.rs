@@ -125,6 +125,15 @@ impl Rig {
         Ok(rig)
     }
 
+    /// A rig of a case of forwarding on a harness of one's own, whose polls prefetch frames or do not.
+    pub fn forwarding(case: &Case, config: &HarnessConfig, prefetch: bool) -> Result<Rig, BenchError> {
+        let mut rig = Rig::on(case, Harness::new(config)?);
+        for batch in &mut rig.batches {
+            batch.set_prefetch(prefetch);
+        }
+        Ok(rig)
+    }
+
     /// As [`new`](Self::new), `n` times, on queue pairs of one port.
     pub fn several(case: &Case, n: u16) -> Result<Vec<Rig>, BenchError> {
         let pairs = Harness::several(&harness(case), n)?;
@@ -228,6 +237,12 @@ impl Rig {
                 self.poll(frames, watch, work, true);
             }
         }
+    }
+
+    /// As [`drain`](Self::drain) of forwarding, with something else done with the frames.
+    #[inline(never)]
+    pub fn forward_with(&mut self, frames: usize, work: impl FnMut(&mut RxBatch)) {
+        self.poll(frames, &mut Unwatched, work, true);
     }
 
     #[inline(always)]
