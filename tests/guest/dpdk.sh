@@ -114,12 +114,12 @@ look() {
     # First what came before: rings and the port's buffer hold seconds of it.
     sleep 1
     local _from=$(wc -c < /tmp/pmd)
-    # Prompts that are written among the frames may be torn: none is waited for.
+    # Prompts that are written among the frames may be torn, and the driver may log something behind the last one.
     echo "set verbose 1" >&4
     sleep 1
     echo "set verbose 0" >&4
     echo stop >&4
-    has_stopped() { tail -c +$((_from + 1)) /tmp/pmd | grep -q '^Done' && [ "$(tail -c 4 /tmp/pmd)" = "md> " ]; }
+    has_stopped() { tail -c +$((_from + 1)) /tmp/pmd | sed -n '/^Done/,$p' | grep -qF 'md> '; }
     wait_for 60 has_stopped || { fail "testpmd does not stop forwarding"; return 1; }
     tail -c +$((_from + 1)) /tmp/pmd | tr -d '\r' | grep -F 'eceive queue=0x' > /tmp/seen
     : > /tmp/pmd

@@ -222,10 +222,12 @@ impl Shared {
     }
 
     fn reload(&self) -> Result<(), ControlPlaneError> {
-        let outcome = Config::load(&self.file)
-            .map_err(ControlPlaneError::from)
-            .and_then(|config| Ok(lock(&self.balancer).apply(config)?));
-        *lock(&self.refusal) = outcome.as_ref().err().map(ToString::to_string);
+        let config = Config::load(&self.file).map_err(ControlPlaneError::from);
+        // Held meanwhile, so that nobody finds the new configuration in force beside the refusal of the one before.
+        let mut refusal = lock(&self.refusal);
+        let outcome = config.and_then(|config| Ok(lock(&self.balancer).apply(config)?));
+        *refusal = outcome.as_ref().err().map(ToString::to_string);
+        drop(refusal);
         match &outcome {
             Ok(()) => {
                 tracing::info!("{} is in force", self.file.display());

@@ -190,7 +190,7 @@ fn table(rows: &[&Value]) -> String {
         _ if rows.iter().any(|row| row[key].is_number()) => " class=n",
         _ => "",
     };
-    // A column's numbers have as many digits as its largest needs.
+    // A column's numbers have as many digits as its largest needs, ratios two at least: most are about 1.
     let digits = |key: &str| {
         let values = || {
             rows.iter()
@@ -198,6 +198,7 @@ fn table(rows: &[&Value]) -> String {
         };
         let most = values().fold(0.0, |most: f64, value| most.max(value.abs()));
         values().next().map(|_| match most {
+            _ if key.starts_with("vs_") && !key.ends_with("_percent") => 2,
             most if most >= 10.0 => 1,
             most if most >= 0.1 => 2,
             _ => 4,
@@ -232,6 +233,16 @@ mod tests {
             "notes": ["a & b"], "rows": [
             {"scenario": "rx_drop", "burst": 32, "ring": 1024, "state": "warm", "metadata": "plain", "path": "avx2",
              "cycles_per_packet": 8.5, "instructions_per_packet": 25.0, "vs_floor": 1.2, "spread_percent": 1.0}]})
+    }
+
+    #[test]
+    fn ratios_keep_two_digits_beside_large_ones() {
+        let row = |case: &str, ns: f64, ratio: f64| json!({"case": case, "ns": ns, "vs_kernel": ratio});
+        let rows = [row("jit", 12.34, 0.347), row("rbpf-interp", 900.0, 30.75)];
+        let html = table(&rows.iter().collect::<Vec<_>>());
+        for cell in ["0.35<", "30.75<", "12.3<", "900.0<"] {
+            assert!(html.contains(cell), "{cell} in {html}");
+        }
     }
 
     #[test]
