@@ -98,6 +98,10 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(limit, prefetch)| Step::Poll { limit, prefetch }),
         5 => (frames(), prop::bool::weighted(0.1)).prop_map(|(frames, tagged)| Step::Push { frames, tagged }),
         1 => (0usize..64, 0usize..2500, 0usize..2500).prop_map(|(frame, off, len)| Step::Resize { frame, off, len }),
+        // As short as may be, or up to the buffer's end.
+        1 => (0usize..64, 0usize..2340, 15usize..19).prop_map(|(frame, off, len)| Step::Resize { frame, off, len }),
+        1 => (0usize..64, 0usize..2340, 0usize..3)
+            .prop_map(|(frame, off, by)| Step::Resize { frame, off, len: 2368 - off - by }),
         1 => (0usize..64).prop_map(|frame| Step::Take { frame }),
         3 => Just(Step::Submit),
         3 => (0u32..80).prop_map(|most| Step::Transmit { most }),

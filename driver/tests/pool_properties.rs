@@ -6,10 +6,14 @@ use std::sync::Arc;
 use millrace_driver::mem::{
     AllocOptions, Batch, BufferLayout, DmaMemory, Frame, FreeStack, Handle, MemError, Region, Shadow,
 };
+use millrace_driver::simd::CpuPath;
 use proptest::prelude::*;
 
 fn region(count: u32) -> Arc<Region> {
-    let layout = BufferLayout::new(count);
+    region_of(BufferLayout::new(count))
+}
+
+fn region_of(layout: BufferLayout) -> Arc<Region> {
     let mem = DmaMemory::alloc(layout.bytes(), &AllocOptions::default()).unwrap();
     Region::new(Arc::new(mem), layout).unwrap()
 }
@@ -43,6 +47,70 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::DropOne),
         1 => (0..2usize).prop_map(Op::Flush),
     ]
+}
+
+/// What lies in a slot: nothing, or a handle of one of two regions, with where its data begins, and where it ends as seen from the
+/// end of the buffer or from its beginning; perhaps part of a longer frame.
+#[derive(Clone, Debug)]
+struct Lies {
+    foreign: bool,
+    off: u16,
+    len: Result<u16, i32>,
+    more: bool,
+}
+
+fn lies() -> impl Strategy<Value = Option<Lies>> {
+    let off = prop_oneof![4 => 0..600u16, 1 => any::<u16>()];
+    let len = prop_oneof![
+        4 => (0..1500u16).prop_map(Ok),
+        1 => any::<u16>().prop_map(Ok),
+        3 => (-2..=2i32).prop_map(Err),
+    ];
+    let one = (prop::bool::weighted(0.02), off, len, prop::bool::weighted(0.02));
+    prop_oneof![
+        1 => Just(None),
+        30 => one.prop_map(|(foreign, off, len, more)| Some(Lies { foreign, off, len, more })),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_path_finds_the_same_heads(
+        stride in prop_oneof![Just(2368u32), Just(64 * 33), Just(64 * 1023), Just(64 * 1024)],
+        slots in proptest::collection::vec(lies(), 0..70),
+    ) {
+        let layout = BufferLayout { count: 80, stride, headroom: 256 };
+        let (region, other) = (region_of(layout), region_of(layout));
+        let (mut ours, mut theirs) = (FreeStack::new(region.clone()), FreeStack::new(other));
+        let mut slots: Vec<Option<Handle>> = slots
+            .into_iter()
+            .map(|lies| {
+                let Lies { foreign, off, len, more } = lies?;
+                let mut handle = if foreign { theirs.pop() } else { ours.pop() }?;
+                let to_end = |by: i32| (stride as i32 - i32::from(off) + by).clamp(0, 0xffff) as u16;
+                handle.set_data(off, len.unwrap_or_else(to_end));
+                handle.set_more(more);
+                Some(handle)
+            })
+            .collect();
+        let whole = |handle: &&Handle| {
+            region.owns(handle) && !handle.more() && u32::from(handle.off) + u32::from(handle.len) <= stride
+        };
+        let wanted: Vec<(usize, usize)> = slots
+            .iter()
+            .flatten()
+            .filter(whole)
+            .map(|handle| {
+                let at = region.buffer(handle).as_ptr().addr() + usize::from(handle.off);
+                (at, usize::from(handle.len))
+            })
+            .collect();
+        for path in CpuPath::all() {
+            let mut found: Vec<(usize, usize)> = Vec::new();
+            region.for_each_head(&mut slots, path, |head| found.push((head.as_ptr().addr(), head.len())));
+            prop_assert_eq!(&found, &wanted, "{:?}", path);
+        }
+    }
 }
 
 proptest! {

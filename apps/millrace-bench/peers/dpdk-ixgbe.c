@@ -180,12 +180,18 @@ static unsigned nic_transmit(struct rig *rig)
 	return n;
 }
 
+/* Two loads and two stores, as on our side. */
 static inline void swap_addresses(struct rte_mbuf *m)
 {
-	struct rte_ether_hdr *eth = rte_pktmbuf_mtod(m, struct rte_ether_hdr *);
-	struct rte_ether_addr dst = eth->dst_addr;
-	eth->dst_addr = eth->src_addr;
-	eth->src_addr = dst;
+	uint8_t *macs = rte_pktmbuf_mtod(m, uint8_t *);
+	uint64_t front, back;
+	uint32_t last;
+	memcpy(&front, macs, 8);
+	memcpy(&back, macs + 4, 8);
+	last = front >> 16;
+	back = back >> 16 | front << 48;
+	memcpy(macs, &back, 8);
+	memcpy(macs + 8, &last, 4);
 }
 
 static inline uint16_t receive(struct rig *rig, struct rte_mbuf **frames, uint16_t n)

@@ -29,10 +29,6 @@ fn wrong_len(len: u16) -> u64 {
 /// Buffers posted at a time, with one doorbell.
 const REFILL: u32 = 32;
 
-/// Frames from which on all of them are asked for before the first is looked at: as many as a step of the loops takes. Whether it
-/// pays for so few was not to be told from noise.
-const FETCH: u32 = 4;
-
 /// What an RX queue is built from.
 pub(crate) struct RxParts {
     pub id: u16,
@@ -258,7 +254,9 @@ impl RxRing {
         if !self.lane.has_second(DD) {
             return self.poll_one(batch);
         }
-        self.poll_rest(batch, most, Moved::default())
+        let (slots, raw) = batch.places16();
+        let moved = self.lane.exchange_few(most, slots, raw);
+        self.settle(batch, most, moved)
     }
 
     /// Goes on one after the other, when `moved` of `most` frames are in the batch.
@@ -583,7 +581,7 @@ impl Work<&mut RxRing, &mut RxBatch, u32> for PollSteps {
 
     #[inline(always)]
     fn work(path: CpuPath, ring: &mut RxRing, batch: &mut RxBatch, most: u32) -> usize {
-        let fetch = most >= FETCH && batch.prefetches();
+        let fetch = batch.prefetches();
         let (slots, raw) = batch.places16();
         let moved = match fetch {
             true => ring.lane.exchange::<true, BATCH>(path, most, slots, raw),

@@ -206,6 +206,13 @@ impl TxRing {
         self.push_each(batch, frames, done, &TxMeta::NONE)
     }
 
+    /// Asks for the reports that are due once all `done` frames are in the ring.
+    #[inline(never)]
+    fn pushed_all(&mut self, done: usize) -> usize {
+        self.ask_for_due();
+        done
+    }
+
     /// Nothing of what was just pushed has been shown to the device yet, so reports may still be asked for.
     #[inline]
     fn ask_for_due(&mut self) {
@@ -599,7 +606,7 @@ impl<const LISTED: bool> Work<&mut TxRing, &mut RxBatch, &[u8]> for PushSteps<LI
             return ring.push_on(batch, frames, done);
         }
         if due {
-            return ring.push_rest(batch, frames, done);
+            return ring.pushed_all(done);
         }
         done
     }

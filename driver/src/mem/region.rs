@@ -13,7 +13,7 @@ use super::depot::Depot;
 use super::handle::{MAX_REGION, Tag};
 use super::stack::Level;
 use super::{DmaMemory, Handle, MemError, MemoryProvider};
-use crate::simd::{self, CpuPath};
+use crate::simd::{self, CpuPath, Work};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{STEP, avx2};
 
@@ -235,53 +235,8 @@ impl Region {
                     f(head);
                 }
             }
-            _ => self.for_many_heads(slots, path, f),
-        }
-    }
-
-    /// As [`for_each_head`](Self::for_each_head). A function of its own, so that one frame need not save registers for it.
-    #[inline(never)]
-    fn for_many_heads(&self, slots: &mut [Option<Handle>], path: CpuPath, mut f: impl FnMut(&mut [u8])) {
-        let mut done = 0;
-        #[cfg(target_arch = "x86_64")]
-        if slots.len() >= STEP && path.has_avx2() {
-            let mut starts = [const { MaybeUninit::<u64>::uninit() }; HEADS];
-            // SAFETY: the path says that there is AVX2; `slots` is borrowed mutably, and `starts` is long enough.
-            let n = unsafe {
-                avx2::heads::<{ Tag::MAX_INDEX }>(
-                    slots.len().min(HEADS),
-                    slots.as_ptr().cast(),
-                    starts.as_mut_ptr().cast(),
-                    self.first_tag().bits(),
-                    self.layout.stride,
-                )
-            };
-            let base = self.base.as_ptr();
-            // SAFETY: to be called with numbers below `n` only. The first `n` slots hold handles of this region whose data lies
-            // inside their buffers, and `starts` says where, from the region's first byte on. As in `buffer_mut`, each is mutably
-            // borrowed for as long as its slice lives.
-            let head = |i: usize| unsafe {
-                let len = usize::from(slots.get_unchecked(i).as_ref().unwrap_unchecked().len);
-                let start = starts.get_unchecked(i).assume_init() as usize;
-                std::slice::from_raw_parts_mut(base.add(start), len)
-            };
-            // `n` counts whole steps. By index: an iterator over two at once stays a call in a build that does not optimise at link
-            // time, and one over the numbers of a step counts them.
-            while done < n {
-                f(head(done));
-                f(head(done + 1));
-                f(head(done + 2));
-                f(head(done + 3));
-                done += STEP;
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = path;
-        while let Some(slot) = slots.get_mut(done) {
-            if let Some(head) = self.head(slot) {
-                f(head);
-            }
-            done += 1;
+            // A function of its own, so that one frame need not save registers for it.
+            _ => path.run::<ManyHeads, _, _, _>(self, slots, f),
         }
     }
 
@@ -343,6 +298,60 @@ impl Region {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(Arc::downgrade(level));
+    }
+}
+
+/// As [`Region::for_each_head`], with what the path has.
+struct ManyHeads;
+
+impl<F: FnMut(&mut [u8])> Work<&Region, &mut [Option<Handle>], F> for ManyHeads {
+    type Out = ();
+
+    #[inline(always)]
+    fn work(path: CpuPath, region: &Region, slots: &mut [Option<Handle>], mut f: F) {
+        let mut done = 0;
+        #[cfg(target_arch = "x86_64")]
+        if path.has_avx2() {
+            let mut starts = [const { MaybeUninit::<u64>::uninit() }; HEADS];
+            // SAFETY: the path says that there is AVX2; `slots` is borrowed mutably, and `starts` is long enough.
+            done = unsafe {
+                avx2::heads(
+                    slots.len().min(HEADS),
+                    slots.as_ptr().cast(),
+                    starts.as_mut_ptr().cast(),
+                    region.first_tag().bits(),
+                    region.layout.stride,
+                    simd::fits(Tag::MAX_INDEX, region.layout.stride),
+                )
+            };
+            let base = region.base.as_ptr();
+            // SAFETY: to be called for the first `done` of them only. Those slots hold handles of this region whose data lies inside
+            // their buffers, and `starts` says where, from the region's first byte on. As in `buffer_mut`, each is mutably
+            // borrowed for as long as its slice lives.
+            let head = |slot: *const Option<Handle>, start: *const MaybeUninit<u64>| unsafe {
+                let len = usize::from((*slot).as_ref().unwrap_unchecked().len);
+                std::slice::from_raw_parts_mut(base.add((*start).assume_init() as usize), len)
+            };
+            let (mut slot, mut start) = (slots.as_ptr(), starts.as_ptr());
+            let end = start.wrapping_add(done);
+            // `done` counts whole steps. By address: an iterator over two at once stays a call in a build that does not optimise at
+            // link time, and one over the numbers of a step counts them.
+            while start != end {
+                f(head(slot, start));
+                f(head(slot.wrapping_add(1), start.wrapping_add(1)));
+                f(head(slot.wrapping_add(2), start.wrapping_add(2)));
+                f(head(slot.wrapping_add(3), start.wrapping_add(3)));
+                (slot, start) = (slot.wrapping_add(STEP), start.wrapping_add(STEP));
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = path;
+        while let Some(slot) = slots.get_mut(done) {
+            if let Some(head) = region.head(slot) {
+                f(head);
+            }
+            done += 1;
+        }
     }
 }
 

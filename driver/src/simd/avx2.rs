@@ -39,7 +39,7 @@ pub(crate) unsafe fn exchange<const FETCH: bool>(
 ) -> (usize, u64) {
     let all = |x: u64| _mm256_set1_epi64x(x as i64);
     let (minus, mask, want, len) = (all(k.minus), all(k.mask), all(k.want), all(k.len));
-    let (head, base, here) = (all(k.head), all(k.base), all(k.here));
+    let (head, base) = (all(k.head), all(k.base));
     // Only the lower half of each quadword is multiplied.
     let stride = _mm256_set1_epi32(k.stride as i32);
     let first = _mm_set1_epi32(k.first as i32);
@@ -67,8 +67,9 @@ pub(crate) unsafe fn exchange<const FETCH: bool>(
         // the other.
         unsafe {
             asm!(
-                "vpmovzxdq {b}, [{p}]",
-                p = in(reg) tags.add(at),
+                "vpmovzxdq {b}, [{p} + {at} * 4]",
+                p = in(reg) tags,
+                at = in(reg) at,
                 b = out(ymm_reg) buffers,
                 options(nostack, preserves_flags, readonly),
             );
@@ -80,21 +81,22 @@ pub(crate) unsafe fn exchange<const FETCH: bool>(
         }
         if FETCH {
             // A tag is its region's first one plus the index, so `here` makes an address of the product.
-            let data = _mm256_add_epi64(times(buffers, stride), here);
+            let data = times(buffers, stride);
             let (low, high) = (_mm256_castsi256_si128(data), _mm256_extracti128_si256::<1>(data));
             for two in [low, high] {
-                prefetch(_mm_cvtsi128_si64(two) as u64);
-                prefetch(_mm_extract_epi64::<1>(two) as u64);
+                prefetch(k.here.wrapping_add(_mm_cvtsi128_si64(two) as u64));
+                prefetch(k.here.wrapping_add(_mm_extract_epi64::<1>(two) as u64));
             }
         }
         let some = _mm256_and_si256(last, len);
         lens = _mm256_add_epi64(lens, some);
         let handles = _mm256_or_si256(_mm256_or_si256(buffers, head), some);
-        // Which of the four goes where does not matter, as long as descriptor and record say the same.
         // SAFETY: as above; `fresh` has `n` elements in front of it.
         let indices = unsafe { _mm_loadu_si128(fresh.sub(at + STEP).cast()) };
-        let addr = times(_mm256_cvtepu32_epi64(indices), stride);
-        let addr = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_add_epi64(addr, base));
+        let addr = _mm256_add_epi64(times(_mm256_cvtepu32_epi64(indices), stride), base);
+        // Which of the four goes where does not matter, as long as descriptor and record say the same: the second and the third
+        // change places, since the descriptors are unpacked so.
+        let indices = _mm_shuffle_epi32::<0b11_01_10_00>(indices);
         // SAFETY: as above. The four descriptors are done, so they are the driver's.
         unsafe {
             _mm256_storeu_si256(raw.add(at).cast(), d01);
@@ -116,11 +118,10 @@ pub(crate) unsafe fn exchange<const FETCH: bool>(
 #[derive(Clone, Copy)]
 struct Sending {
     first: __m256i,
-    foreign: __m256i,
     base: __m256i,
     stride: __m256i,
     least: __m256i,
-    limit: __m256i,
+    fits: __m256i,
     bits: __m256i,
     shift: __m128i,
     short: __m256i,
@@ -139,18 +140,14 @@ struct Four {
 #[target_feature(enable = "avx2")]
 #[inline]
 fn describe(handles: __m256i, k: &Sending) -> Option<Four> {
-    // The index, unless the slot is empty, goes on in the next, or holds another region's buffer.
     let index = _mm256_xor_si256(handles, k.first);
-    let len = _mm256_and_si256(_mm256_srli_epi64::<32>(handles), k.short);
-    let off = _mm256_srli_epi64::<48>(handles);
-    let bad = _mm256_or_si256(
-        _mm256_cmpgt_epi32(_mm256_add_epi64(off, len), k.limit),
-        _mm256_cmpgt_epi32(k.least, len),
-    );
-    let bad = _mm256_or_si256(bad, _mm256_and_si256(index, k.foreign));
+    // In words of 16 bits: what is less than the least length has something left of that.
+    let bad = _mm256_or_si256(beyond(index, k.fits), _mm256_subs_epu16(k.least, index));
     if _mm256_testz_si256(bad, bad) == 0 {
         return None;
     }
+    let len = _mm256_and_si256(_mm256_srli_epi64::<32>(index), k.short);
+    let off = _mm256_srli_epi64::<48>(index);
     let addr = _mm256_add_epi64(times(index, k.stride), _mm256_add_epi64(k.base, off));
     let last = _mm256_add_epi64(_mm256_sll_epi64(len, k.shift), _mm256_add_epi64(k.bits, len));
     Some(Four {
@@ -168,12 +165,11 @@ fn sending(k: &Transmit) -> Sending {
     let all = |x: u64| _mm256_set1_epi64x(x as i64);
     Sending {
         first: all(k.first),
-        foreign: all(k.foreign),
         base: all(k.base),
         // Only the lower half of each quadword is multiplied.
         stride: _mm256_set1_epi32(k.stride as i32),
-        least: all(k.least),
-        limit: all(k.limit),
+        least: all(k.least << 32),
+        fits: all(k.fits),
         bits: all(k.bits),
         shift: _mm_cvtsi64_si128(k.shift as i64),
         short: all(0xffff),
@@ -207,6 +203,7 @@ pub(crate) unsafe fn send(
     if from + n > places {
         return (0, 0);
     }
+    let slots = slots.wrapping_add(from);
     // No number carries anything into the next byte, since the last is below `places`.
     let mut upwards = (from as u32).wrapping_mul(0x0101_0101).wrapping_add(0x0302_0100);
     let end = n - n % STEP;
@@ -216,14 +213,14 @@ pub(crate) unsafe fn send(
             break;
         }
         upwards = upwards.wrapping_add(0x0404_0404);
-        let slots_at = slots.wrapping_add(from + at);
         let handles: __m256i;
         // SAFETY: `from + n` is at most `places`. In assembly because the upper half of an empty slot may never have been
         // written; what is read there is not used.
         unsafe {
             asm!(
-                "vmovdqu {h}, [{p}]",
-                p = in(reg) slots_at,
+                "vmovdqu {h}, [{p} + {at} * 8]",
+                p = in(reg) slots,
+                at = in(reg) at,
                 h = out(ymm_reg) handles,
                 options(nostack, preserves_flags, readonly),
             );
@@ -236,7 +233,7 @@ pub(crate) unsafe fn send(
         unsafe {
             put_crossed(ring.add(at), four.d02, four.d13);
             _mm_storeu_si128(tags.add(at).cast(), four.tags);
-            _mm256_storeu_si256(slots_at.cast(), _mm256_setzero_si256());
+            _mm256_storeu_si256(slots.add(at).cast(), _mm256_setzero_si256());
         }
         at += STEP;
     }
@@ -309,47 +306,57 @@ pub(crate) unsafe fn send_listed(
     (at, sum(lens))
 }
 
+/// What is wrong with four handles, or nothing. `indices` are their bits with those of the region's first tag changed: index,
+/// length, offset. `fits` has in each word of 16 bits the most that may be there, and in the length's the most that length and offset
+/// may be together, less than all ones; in the offset's, all ones.
+#[target_feature(enable = "avx2")]
+#[inline]
+fn beyond(indices: __m256i, fits: __m256i) -> __m256i {
+    // The lower half of the index counts for nothing, and nothing is added to the upper one. Sums stop at all ones.
+    let ends = _mm256_adds_epu16(indices, _mm256_srli_epi32::<16>(indices));
+    _mm256_subs_epu16(ends, fits)
+}
+
 /// Finds the data of whole steps of frames of one buffer among `n` slots: writes to `starts` how many bytes from the region's
 /// first one on each begins. Gives how many. Stops in front of a step in which a slot is empty, goes on in the next, holds
-/// another region's buffer (a tag that is not `first` with an index up to `INDEX`), or has data that leaves its buffer.
+/// another region's buffer (a tag that is not `first` with a small enough index), or has data that leaves its buffer, as `fits`
+/// says (see [`beyond`]).
 ///
 /// # Safety
 /// The processor has AVX2, both pointers are valid for `n` elements, slots empty or not, and nobody else uses them meanwhile.
 #[target_feature(enable = "avx2")]
-#[inline(never)]
-pub(crate) unsafe fn heads<const INDEX: u32>(
+#[inline]
+pub(crate) unsafe fn heads(
     n: usize,
     slots: *const u64,
     starts: *mut u64,
     first: u32,
     stride: u32,
+    fits: u64,
 ) -> usize {
-    // What lies in the upper halves of the first two is masked, not multiplied, or not less than nothing.
-    let (first, stride) = (_mm256_set1_epi32(first as i32), _mm256_set1_epi32(stride as i32));
-    let foreign = _mm256_set1_epi64x(i64::from(!INDEX));
-    let low = _mm256_set1_epi64x(0xffff);
+    let first = _mm256_set1_epi64x(i64::from(first));
+    // What lies in the upper half is not multiplied.
+    let stride = _mm256_set1_epi32(stride as i32);
+    let fits = _mm256_set1_epi64x(fits as i64);
     let (mut at, end) = (0, n - n % STEP);
     while at != end {
         let handles: __m256i;
         // SAFETY: `at + 4` is at most `n`; in assembly as in `send`.
         unsafe {
             asm!(
-                "vmovdqu {h}, [{p}]",
-                p = in(reg) slots.add(at),
+                "vmovdqu {h}, [{p} + {at} * 8]",
+                p = in(reg) slots,
+                at = in(reg) at,
                 h = out(ymm_reg) handles,
                 options(nostack, preserves_flags, readonly),
             );
         }
         let indices = _mm256_xor_si256(handles, first);
-        let len = _mm256_and_si256(_mm256_srli_epi64::<32>(handles), low);
-        let off = _mm256_srli_epi64::<48>(handles);
-        let bad = _mm256_or_si256(
-            _mm256_cmpgt_epi32(_mm256_add_epi64(off, len), stride),
-            _mm256_and_si256(indices, foreign),
-        );
+        let bad = beyond(indices, fits);
         if _mm256_testz_si256(bad, bad) == 0 {
             break;
         }
+        let off = _mm256_srli_epi64::<48>(indices);
         // SAFETY: `at + 4` is at most `n`.
         unsafe {
             _mm256_storeu_si256(

@@ -137,13 +137,23 @@ pub(crate) struct Receive {
     pub here: u64,
 }
 
+/// The most that may be in a handle with its region's bits away: an index up to `index`, and a length that ends within `limit` bytes
+/// of the buffer. More than 65,534 is left to the scalar loops: sums of 16 bits say no more.
+#[inline(always)]
+pub(crate) const fn fits(index: u32, limit: u32) -> u64 {
+    // The index is looked at by its upper half.
+    assert!(index & 0xffff == 0xffff);
+    let limit = if limit < 0xfffe { limit } else { 0xfffe };
+    0xffff << 48 | (limit as u64) << 32 | index as u64
+}
+
 /// What stays the same for every frame to be sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Transmit {
     /// Tag of the region's buffer 0.
     pub first: u64,
-    /// The bits of a tag that all tags of its region share.
-    pub foreign: u64,
+    /// The most that is right of index, length and offset, as [`fits`] makes it for `limit`.
+    pub fits: u64,
     /// Bytes from one buffer to the next.
     pub stride: u64,
     /// I/O address of buffer 0.

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 const WIDTH: f64 = 440.0;
-const HEIGHT: f64 = 250.0;
+const HEIGHT: f64 = 260.0;
 const LEFT: f64 = 46.0;
 const BOTTOM: f64 = 42.0;
-const TOP: f64 = 16.0;
+const TOP: f64 = 26.0;
 /// Room for names in front of lying bars, at least and at most, and what a letter takes of it.
 const NAMES: [f64; 2] = [150.0, 260.0];
 const LETTER: f64 = 5.9;

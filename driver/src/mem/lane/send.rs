@@ -32,7 +32,7 @@ impl TxPlan {
         let first = region.first_tag();
         let known = simd::Transmit {
             first: u64::from(first.bits()),
-            foreign: u64::from(!Tag::MAX_INDEX),
+            fits: simd::fits(Tag::MAX_INDEX, describe.limit),
             stride: u64::from(place.stride),
             base: place.base,
             least: u64::from(describe.least),
