@@ -38,13 +38,13 @@ pub(crate) unsafe fn exchange<const FETCH: bool>(
     k: &Receive,
 ) -> (usize, u64) {
     let all = |x: u64| _mm256_set1_epi64x(x as i64);
-    let (minus, mask, want, len) = (all(k.minus), all(k.mask), all(k.want), all(k.len));
+    let (minus, mask, want) = (all(k.minus), all(k.mask), all(k.want));
     let (head, base) = (all(k.head), all(k.base));
     // Only the lower half of each quadword is multiplied.
     let stride = _mm256_set1_epi32(k.stride as i32);
     let first = _mm_set1_epi32(k.first as i32);
     let zero = _mm256_setzero_si256();
-    let mut lens = zero;
+    let mut ranges = zero;
     let (mut at, end) = (0, n - n % STEP);
     while at != end {
         let (d01, d23): (__m256i, __m256i);
@@ -88,9 +88,10 @@ pub(crate) unsafe fn exchange<const FETCH: bool>(
                 prefetch(k.here.wrapping_add(_mm_extract_epi64::<1>(two) as u64));
             }
         }
-        let some = _mm256_and_si256(last, len);
-        lens = _mm256_add_epi64(lens, some);
-        let handles = _mm256_or_si256(_mm256_or_si256(buffers, head), some);
+        // The length's word out of the descriptor, the offset's out of `head`, and the tag below.
+        let range = _mm256_blend_epi16::<0b0100_0100>(head, last);
+        ranges = _mm256_add_epi64(ranges, range);
+        let handles = _mm256_blend_epi32::<0b0101_0101>(range, buffers);
         // SAFETY: as above; `fresh` has `n` elements in front of it.
         let indices = unsafe { _mm_loadu_si128(fresh.sub(at + STEP).cast()) };
         let addr = _mm256_add_epi64(times(_mm256_cvtepu32_epi64(indices), stride), base);
@@ -111,7 +112,8 @@ pub(crate) unsafe fn exchange<const FETCH: bool>(
         }
         at += STEP;
     }
-    (at, sum(lens))
+    // The offsets have been added up too.
+    (at, sum(ranges).wrapping_sub(k.head.wrapping_mul(at as u64)))
 }
 
 /// What stays the same for every frame to be sent, in registers.
@@ -123,12 +125,13 @@ struct Sending {
     least: __m256i,
     fits: __m256i,
     bits: __m256i,
-    shift: __m128i,
-    short: __m256i,
+    twice: __m256i,
+    shift: __m256i,
     low: __m256i,
 }
 
-/// Four frames: their descriptors, crossed as [`put_crossed`] wants them, their tags, and their lengths.
+/// Four frames: their descriptors, crossed as [`put_crossed`] wants them, their tags, and their lengths, in both halves of each
+/// quadword.
 struct Four {
     d02: __m256i,
     d13: __m256i,
@@ -146,15 +149,15 @@ fn describe(handles: __m256i, k: &Sending) -> Option<Four> {
     if _mm256_testz_si256(bad, bad) == 0 {
         return None;
     }
-    let len = _mm256_and_si256(_mm256_srli_epi64::<32>(index), k.short);
     let off = _mm256_srli_epi64::<48>(index);
     let addr = _mm256_add_epi64(times(index, k.stride), _mm256_add_epi64(k.base, off));
-    let last = _mm256_add_epi64(_mm256_sll_epi64(len, k.shift), _mm256_add_epi64(k.bits, len));
+    let lens = _mm256_shuffle_epi8(index, k.twice);
+    let last = _mm256_add_epi64(_mm256_sllv_epi32(lens, k.shift), k.bits);
     Some(Four {
         d02: _mm256_unpacklo_epi64(addr, last),
         d13: _mm256_unpackhi_epi64(addr, last),
         tags: _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(handles, k.low)),
-        lens: len,
+        lens,
     })
 }
 
@@ -171,8 +174,12 @@ fn sending(k: &Transmit) -> Sending {
         least: all(k.least << 32),
         fits: all(k.fits),
         bits: all(k.bits),
-        shift: _mm_cvtsi64_si128(k.shift as i64),
-        short: all(0xffff),
+        // A word of the length in each half, and nothing above it.
+        twice: _mm256_broadcastsi128_si256(_mm_set_epi64x(
+            0x8080_0d0c_8080_0d0cu64 as i64,
+            0x8080_0504_8080_0504u64 as i64,
+        )),
+        shift: all((k.shift - 32) << 32),
         low: _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6),
     }
 }
@@ -237,7 +244,7 @@ pub(crate) unsafe fn send(
         }
         at += STEP;
     }
-    (at, sum(lens))
+    (at, sum(lens) & u64::from(u32::MAX))
 }
 
 /// As [`send`], for frames that need not lie side by side: a list with gaps, as has who sends by one queue of several. Stops in
@@ -303,7 +310,7 @@ pub(crate) unsafe fn send_listed(
         }
         at += STEP;
     }
-    (at, sum(lens))
+    (at, sum(lens) & u64::from(u32::MAX))
 }
 
 /// What is wrong with four handles, or nothing. `indices` are their bits with those of the region's first tag changed: index,

@@ -123,8 +123,6 @@ pub(crate) struct Receive {
     pub minus: u64,
     pub mask: u64,
     pub want: u64,
-    /// Bits of the length.
-    pub len: u64,
     /// A handle's offset, in place.
     pub head: u64,
     /// Tag of the region's buffer 0.
@@ -161,7 +159,7 @@ pub(crate) struct Transmit {
     /// Least length, and most bytes from the start of the buffer to the end of the frame.
     pub least: u64,
     pub limit: u64,
-    /// A descriptor's last quadword: `bits`, plus the length, plus the length shifted left by `shift`.
+    /// A descriptor's last quadword: `bits`, plus the length, plus the length shifted left by `shift`, which is 32 at least.
     pub bits: u64,
     pub shift: u64,
     /// One more than two to the power of `shift`: times the length that is both together.

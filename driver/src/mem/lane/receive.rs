@@ -33,7 +33,6 @@ impl RxPlan {
             minus: accept.minus,
             mask: accept.mask,
             want: accept.want,
-            len: LEN,
             head: u64::from(place.headroom) << HEADROOM,
             first: first.bits(),
             stride: u64::from(place.stride),

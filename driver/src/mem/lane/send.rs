@@ -14,7 +14,7 @@ use crate::simd::{self, CpuPath, STEP};
 pub struct Describe {
     /// The last quadword: this, plus the length, plus the length shifted left by `shift`.
     pub bits: u64,
-    /// As `bits` says.
+    /// As `bits` says; 32 at least.
     pub shift: u32,
     /// Least length.
     pub least: u16,
@@ -29,6 +29,10 @@ pub struct TxPlan(simd::Transmit, Tag);
 impl TxPlan {
     /// For buffers of `region`, placed as `place` says, and descriptors as `describe` says.
     pub fn new(region: &Region, place: Placement, describe: Describe) -> TxPlan {
+        assert!(
+            (32..64).contains(&describe.shift),
+            "a length is shifted by 32 to 63"
+        );
         let first = region.first_tag();
         let known = simd::Transmit {
             first: u64::from(first.bits()),
