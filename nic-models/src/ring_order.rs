@@ -60,5 +60,9 @@ pub fn prepare<W: Quadword, const Q: usize>(slot: &[W; Q], descriptor: [u64; Q])
 /// Loads a descriptor that a doorbell has announced: the tail was loaded with Acquire before.
 #[inline(always)]
 pub fn fetch<W: Quadword, const Q: usize>(slot: &[W; Q]) -> [u64; Q] {
-    std::array::from_fn(|i| u64::from_le(slot[i].load(Ordering::Relaxed)))
+    let mut out = [0; Q];
+    for i in 0..Q {
+        out[i] = u64::from_le(slot[i].load(Ordering::Relaxed));
+    }
+    out
 }

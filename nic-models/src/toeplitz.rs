@@ -67,6 +67,14 @@ impl Table {
         self.hash_from(0, input)
     }
 
+    /// The same for an input whose length is known when this is compiled; at most the 36 bytes that have key bits.
+    #[inline]
+    pub fn hash_fields<const N: usize>(&self, input: &[u8; N]) -> u32 {
+        const { assert!(N <= INPUT) };
+        let rows = self.by_byte.iter().zip(input);
+        rows.fold(0, |hash, (row, &byte)| hash ^ row[usize::from(byte)])
+    }
+
     /// What `input` adds to the hash (by exclusive or) when it stands `at` bytes behind the input's start.
     #[inline]
     pub fn hash_from(&self, at: usize, input: &[u8]) -> u32 {

@@ -10,12 +10,14 @@ mod prefetch;
 mod ring;
 mod shared_bar;
 mod space;
+mod window;
 
 pub use backing::{DmaError, Trust};
 pub use prefetch::prefetch_slot;
 pub use ring::RingPlace;
 pub use shared_bar::SharedBar;
 pub use space::{DmaSpace, MAX_REGIONS};
+pub use window::Window;
 
 /// What the device may do with a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::backing::{self, Backing};
-use super::prefetch;
 use super::ring::{RingPlace, next_epoch};
+use super::window::Window;
 use super::{DmaError, Fault, FaultKind, Prot, Trust};
 use crate::ring_order;
 
@@ -214,30 +214,18 @@ impl DmaSpace {
         }
     }
 
-    /// Starts loading the cache line at `iova`, which the device is about to read: it was written on another processor, and with
-    /// several on their way nobody waits long for any, as a DMA engine's reads overlap. Nothing else happens, nor anything at
-    /// all for memory other than where data was last.
+    /// The mapping in which data was found last, for many accesses that are likely to go there.
     #[inline]
-    pub fn prefetch(&self, iova: u64) {
-        if let Some(host) = self.near(iova) {
-            prefetch::for_reading(host);
+    pub fn window(&self) -> Window<'_> {
+        match self.regions.get(self.last_data.get()) {
+            Some(r) if self.enabled && r.prot == Prot::READ_WRITE && !r.host.is_null() => {
+                let len = (r.last - r.start).saturating_add(1);
+                // SAFETY: a region with memory behind it is mapped from `host` on, for what `prot` says, and stays so as long
+                // as `self` is borrowed, since unmapping takes `&mut self`.
+                unsafe { Window::new(r.start, len, r.host) }
+            }
+            _ => Window::NOWHERE,
         }
-    }
-
-    /// The same for a line that the device is about to write: the other processors' copies go at once.
-    #[inline]
-    pub fn prefetch_to_write(&self, iova: u64) {
-        if let Some(host) = self.near(iova) {
-            prefetch::for_writing(host);
-        }
-    }
-
-    /// Where `iova` lies in this process, if data was last found in the same region.
-    #[inline]
-    fn near(&self, iova: u64) -> Option<*const u8> {
-        let r = self.regions.get(self.last_data.get())?;
-        let inside = r.start <= iova && iova <= r.last && !r.host.is_null();
-        inside.then(|| r.host.wrapping_add((iova - r.start) as usize).cast_const())
     }
 
     /// Device reads memory. Nothing is promised about `buf` after a fault.
@@ -500,8 +488,8 @@ impl DmaSpace {
 ///
 /// # Safety
 /// As for [`std::ptr::copy_nonoverlapping`].
-#[inline]
-unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
+#[inline(always)]
+pub(super) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
     const HALF: usize = 32;
     if !(HALF..=2 * HALF).contains(&len) {
         // SAFETY: the caller's.

@@ -13,11 +13,13 @@ pub mod rx {
     }
 
     /// Packet buffer address of a posted descriptor.
+    #[inline]
     pub fn packet_addr(desc: [u64; 2]) -> u64 {
         desc[0]
     }
 
     /// Header buffer address of a posted descriptor; bit 0 is DD and must be posted as 0.
+    #[inline]
     pub fn header_addr(desc: [u64; 2]) -> u64 {
         desc[1] & !1
     }
@@ -141,6 +143,7 @@ pub mod rx {
 
     impl WriteBack {
         /// Packs the fields.
+        #[inline]
         pub fn encode(&self) -> [u64; 2] {
             let info = u32::from(self.rss_type & 0xf)
                 | u32::from(self.ptype & 0x1fff) << 4
@@ -154,6 +157,7 @@ pub mod rx {
         }
 
         /// Unpacks a written-back descriptor.
+        #[inline]
         pub fn decode(desc: [u64; 2]) -> Self {
             WriteBack {
                 rss_type: (desc[0] & 0xf) as u8,
@@ -171,6 +175,7 @@ pub mod rx {
 
     /// Legacy write-back (7.1.5): length, fragment checksum, status, errors, VLAN, in quadword 1; quadword 0 keeps the
     /// buffer address.
+    #[inline]
     pub fn legacy_write_back(
         buffer: u64,
         len: u16,
@@ -268,6 +273,7 @@ pub mod tx {
 
     impl Context {
         /// Packs the context.
+        #[inline]
         pub fn encode(&self) -> [u64; 2] {
             [
                 u64::from(self.ip_len & 0x1ff)
@@ -283,6 +289,7 @@ pub mod tx {
         }
 
         /// Unpacks a context descriptor.
+        #[inline]
         pub fn decode(desc: [u64; 2]) -> Self {
             Context {
                 ip_len: (desc[0] & 0x1ff) as u16,
@@ -319,6 +326,7 @@ pub mod tx {
 
     impl Data {
         /// Packs the descriptor.
+        #[inline]
         pub fn encode(&self) -> [u64; 2] {
             [
                 self.addr,
@@ -334,6 +342,7 @@ pub mod tx {
         }
 
         /// Unpacks an advanced data descriptor.
+        #[inline]
         pub fn decode(desc: [u64; 2]) -> Self {
             Data {
                 addr: desc[0],
@@ -367,6 +376,7 @@ pub mod tx {
 
     impl Legacy {
         /// Packs the descriptor.
+        #[inline]
         pub fn encode(&self) -> [u64; 2] {
             [
                 self.addr,
@@ -379,6 +389,7 @@ pub mod tx {
         }
 
         /// Unpacks a legacy descriptor.
+        #[inline]
         pub fn decode(desc: [u64; 2]) -> Self {
             Legacy {
                 addr: desc[0],
@@ -392,11 +403,13 @@ pub mod tx {
     }
 
     /// Whether the descriptor is advanced (DEXT).
+    #[inline]
     pub fn is_advanced(desc: [u64; 2]) -> bool {
         desc[1] >> 24 & u64::from(cmd::DEXT) != 0
     }
 
     /// Descriptor type of an advanced descriptor.
+    #[inline]
     pub fn dtyp(desc: [u64; 2]) -> u8 {
         (desc[1] >> 20 & 0xf) as u8
     }

@@ -43,7 +43,20 @@ const BULK: usize = 96;
 /// The sum of `data`; an odd last byte counts as the high half of a word.
 #[inline]
 pub fn sum(data: &[u8]) -> u32 {
-    // Native-endian words of any size, and carries go round: RFC 1071 section 2(A) and (B) let both wait until the end.
+    u32::from(u16::from_be_bytes(fold64(words(data)).to_ne_bytes()))
+}
+
+/// Whether `data` and the 16-bit word `more` sum up to all ones, as what carries a right checksum does. Ones keep in any byte
+/// order, so nothing is swapped for it.
+#[inline(always)]
+pub(crate) fn is_whole(data: &[u8], more: u16) -> bool {
+    fold64(add(words(data), u64::from(more.to_be()))) == 0xffff
+}
+
+/// The sum of `data` in native-endian words of any size, with carries brought round: RFC 1071 section 2(A) and (B) let both
+/// wait until the end.
+#[inline(always)]
+fn words(data: &[u8]) -> u64 {
     let (mut total, mut rest) = if data.len() < BULK { (0, data) } else { bulk(data) };
     while let Some((words, more)) = rest.split_first_chunk::<16>() {
         let words = u128::from_ne_bytes(*words);
@@ -65,21 +78,23 @@ pub fn sum(data: &[u8]) -> u32 {
     if let [last] = rest {
         total = add(total, u64::from(u16::from_ne_bytes([*last, 0])));
     }
-    u32::from(u16::from_be_bytes(fold64(total).to_ne_bytes()))
+    total
 }
 
 /// Sums up what is whole blocks of `data`, and gives the rest.
 fn bulk(data: &[u8]) -> (u64, &[u8]) {
-    // Each lane takes the halves of its words, so that a vector unit needs no carries.
-    let mut lanes = [0u64; 8];
+    // Each lane collects its carries in its upper half: two additions a word, and no lane waits for another.
+    let mut lanes = [0u128; 4];
     let (blocks, rest) = data.as_chunks::<64>();
     for block in blocks {
-        for (lane, word) in lanes.iter_mut().zip(block.as_chunks::<8>().0) {
-            let word = u64::from_ne_bytes(*word);
-            *lane += (word & 0xffff_ffff) + (word >> 32);
+        for (at, word) in block.as_chunks::<8>().0.iter().enumerate() {
+            lanes[at % 4] += u128::from(u64::from_ne_bytes(*word));
         }
     }
-    (lanes.into_iter().fold(0, add), rest)
+    let total = lanes
+        .into_iter()
+        .fold(0, |total, lane| add(add(total, lane as u64), (lane >> 64) as u64));
+    (total, rest)
 }
 
 /// Adds with the carry brought round to the lowest bit.

@@ -63,6 +63,21 @@ impl Frames {
         self.bytes.get(start..*self.ends.get(i)?)
     }
 
+    /// Frame `from` and those behind it, `max` at most.
+    pub fn batch(&self, from: usize, max: usize) -> Batch<'_> {
+        let start = from
+            .checked_sub(1)
+            .and_then(|i| self.ends.get(i))
+            .copied()
+            .unwrap_or(0);
+        let ends = self.ends.get(from..).unwrap_or_default();
+        Batch {
+            bytes: &self.bytes,
+            start,
+            ends: ends[..ends.len().min(max)].iter(),
+        }
+    }
+
     /// Appends the frames of `other`, which has none afterwards.
     pub fn take_all(&mut self, other: &mut Frames) {
         let (before, more) = (self.used, other.used);
@@ -70,6 +85,60 @@ impl Frames {
         self.ends.extend(other.ends.iter().map(|end| before + end));
         self.used += more;
         other.clear();
+    }
+}
+
+/// Frames that a wire hands over together, in order.
+#[derive(Clone, Debug)]
+pub struct Batch<'a> {
+    bytes: &'a [u8],
+    /// Where the next one starts.
+    start: usize,
+    ends: std::slice::Iter<'a, usize>,
+}
+
+impl<'a> Iterator for Batch<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let end = *self.ends.next()?;
+        let frame = self.bytes.get(self.start..end);
+        self.start = end;
+        frame
+    }
+
+    #[inline]
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.ends.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Batch<'_> {}
+
+/// Room for frames that go out together: what [`super::Wire::room`] and [`super::Wire::commit`] do, without asking the wire for
+/// each frame.
+#[derive(Debug)]
+pub struct Outgoing<'a> {
+    pub(super) frames: &'a mut Frames,
+    /// How many frames it takes in all.
+    pub(super) limit: usize,
+    /// Counts what is sent.
+    pub(super) sent: &'a mut u64,
+}
+
+impl Outgoing<'_> {
+    /// As [`super::Wire::room`].
+    #[inline]
+    pub fn room(&mut self, len: usize) -> Option<&mut [u8]> {
+        (self.frames.len() < self.limit).then(|| self.frames.room(len))
+    }
+
+    /// As [`super::Wire::commit`].
+    #[inline]
+    pub fn commit(&mut self, len: usize) {
+        self.frames.commit(len);
+        *self.sent += 1;
     }
 }
 
@@ -92,6 +161,23 @@ mod tests {
         frames.push(&[7; 9000]);
         assert_eq!(all(&frames), [&b"one"[..], b"second", b"", &[7; 9000]]);
         assert_eq!(frames.get(4), None);
+    }
+
+    #[test]
+    fn frames_from_any_one_on_come_out_together_as_many_as_are_asked_for() {
+        let mut frames = Frames::default();
+        for frame in [&b"one"[..], b"second", b"", b"last"] {
+            frames.push(frame);
+        }
+        for from in 0..=4 {
+            for max in 0..=5 {
+                let want: Vec<&[u8]> = all(&frames).into_iter().skip(from).take(max).collect();
+                let batch = frames.batch(from, max);
+                assert_eq!(batch.len(), want.len());
+                assert_eq!(batch.collect::<Vec<_>>(), want, "{max} from {from}");
+            }
+        }
+        assert_eq!(frames.batch(9, 9).next(), None);
     }
 
     #[test]

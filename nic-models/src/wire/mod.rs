@@ -22,6 +22,7 @@ pub mod tap;
 mod tests;
 
 pub use error::WireError;
+pub use frames::{Batch, Outgoing};
 pub use r#gen::{GenSpec, GenWire};
 pub use link::LinkWire;
 pub use null::Null;
@@ -52,6 +53,13 @@ pub trait Wire: Send {
     /// wire is gone for good.
     fn recv(&mut self) -> io::Result<Option<&[u8]>>;
 
+    /// Up to `max` of the frames that [`Wire::recv`] would give one by one: all of them count as handed over. `None`, or none in
+    /// it: [`Wire::recv`] has to be asked.
+    fn recv_batch(&mut self, max: usize) -> Option<Batch<'_>> {
+        let _ = max;
+        None
+    }
+
     /// Gives a frame to the network. It may sit in a batch until [`Wire::flush`].
     fn send(&mut self, frame: &[u8]) -> io::Result<SendOutcome>;
 
@@ -66,6 +74,11 @@ pub trait Wire: Send {
     /// Sends the first `len` bytes of the memory that [`Wire::room`] gave just before.
     fn commit(&mut self, len: usize) {
         let _ = len;
+    }
+
+    /// For many frames at once what [`Wire::room`] and [`Wire::commit`] are for one. `None`: those have to be asked.
+    fn outgoing(&mut self) -> Option<Outgoing<'_>> {
+        None
     }
 
     /// Sends what [`Wire::send`] has collected.

@@ -5,7 +5,7 @@
 //! and may be stepped by one thread or by two. The cable itself is a short queue: while the far side does not keep up a
 //! sender's frames are dropped and counted, as a link's other end would have to drop them.
 
-use super::frames::Frames;
+use super::frames::{Batch, Frames, Outgoing};
 use super::{SendOutcome, Wire};
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -90,6 +90,16 @@ impl Wire for PairWire {
         Ok(self.input.get(self.next - 1))
     }
 
+    fn recv_batch(&mut self, max: usize) -> Option<Batch<'_>> {
+        if self.next == self.input.len() && !self.take() {
+            return None;
+        }
+        let batch = self.input.batch(self.next, max);
+        self.next += batch.len();
+        self.received += batch.len() as u64;
+        Some(batch)
+    }
+
     #[inline]
     fn send(&mut self, frame: &[u8]) -> io::Result<SendOutcome> {
         if self.out.len() >= ROOM {
@@ -113,6 +123,14 @@ impl Wire for PairWire {
     fn commit(&mut self, len: usize) {
         self.out.commit(len);
         self.sent += 1;
+    }
+
+    fn outgoing(&mut self) -> Option<Outgoing<'_>> {
+        Some(Outgoing {
+            frames: &mut self.out,
+            limit: ROOM,
+            sent: &mut self.sent,
+        })
     }
 
     fn flush(&mut self) -> io::Result<()> {

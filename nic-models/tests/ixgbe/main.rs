@@ -1,5 +1,6 @@
 //! The 82599 model driven by hand, as a driver would: registers, rings in memory, and a wire held at both ends.
 
+mod batches;
 mod control;
 mod flow_director;
 mod interrupts;

@@ -360,6 +360,14 @@ impl Core {
         }
         let mut frames = 0;
         while frames < super::BUDGET {
+            if open
+                && let Some(batch) = wire.recv_batch(super::BUDGET - frames)
+                && batch.len() != 0
+            {
+                frames += batch.len();
+                self.receive_batch(batch);
+                continue;
+            }
             match wire.recv() {
                 Ok(Some(frame)) if open => self.receive(frame, false),
                 Ok(Some(_)) => self.counters.rx_while_off += 1,

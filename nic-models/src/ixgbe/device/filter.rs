@@ -137,6 +137,12 @@ impl Filters {
         if pass { Pass::Inexact } else { Pass::No }
     }
 
+    /// The port's own address, usually the first, where frames to it pass whatever other registers say: not broadcast, nor any
+    /// group's.
+    pub fn own_address(&self) -> Option<Address> {
+        self.addresses.first().copied().filter(|to| !to.is_group())
+    }
+
     /// VLAN filter (7.1.1.2).
     #[inline]
     pub fn pass_vlan(&self, file: &RegFile, frame: &[u8]) -> bool {
@@ -266,6 +272,7 @@ impl Filters {
     }
 
     /// The queue RETA holds for a hash: 128 entries of 4 bits.
+    #[inline]
     pub fn reta_queue(file: &RegFile, hash: u32) -> u32 {
         let entry = hash & 0x7f;
         file.get(Id::RETA, entry / 4) >> (8 * (entry % 4)) & 0xf

@@ -20,6 +20,7 @@ mod mapped;
 mod plain;
 mod queue;
 mod rx;
+mod rx_batch;
 mod sfp;
 mod stats;
 mod tx;

@@ -7,6 +7,7 @@ use super::filter::Filters;
 use crate::ixgbe::desc::rx::{RssType, error, ptype, status};
 use crate::ixgbe::regs::{Id, mrqc};
 use crate::packet::{checksum, ipproto};
+use crate::toeplitz::Table;
 
 /// Offsets in such a frame.
 mod at {
@@ -34,10 +35,8 @@ impl Plain {
         let word = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
         let total = usize::from(word(at::IP + 2));
         // IPv4 with a header of five dwords; no fragment, and all of it there.
-        let usual = word(12) == 0x0800
-            && head[at::IP] == 0x45
-            && word(at::IP + 6) & 0x3fff == 0
-            && at::IP + total <= frame.len();
+        let kind = u32::from_be_bytes([head[12], head[13], head[at::IP], 0]);
+        let usual = kind == 0x0800_4500 && word(at::IP + 6) & 0x3fff == 0 && at::IP + total <= frame.len();
         if !usual {
             return None;
         }
@@ -54,15 +53,16 @@ impl Plain {
             _ => return None,
         };
         let mut found = status::IPCS;
-        if checksum::sum(head.get(at::IP..at::L4)?) != 0xffff {
+        if !checksum::is_whole(&head[at::IP..at::L4], 0) {
             found |= error::IPE;
         }
         // UDP need not have a checksum.
         if tcp || word(at::L4 + 6) != 0 {
             found |= status::L4CS;
             let addresses_and_l4 = frame.get(at::ADDRESSES..at::L4 + covered)?;
-            let pseudo = u32::from(head[at::IP + 9]) + covered as u32;
-            if checksum::fold(checksum::sum(addresses_and_l4) + pseudo) != 0xffff {
+            // Less than 64 KiB: an IP packet's length is.
+            let pseudo = u16::from(head[at::IP + 9]) + covered as u16;
+            if !checksum::is_whole(addresses_and_l4, pseudo) {
                 found |= error::L4E;
             }
         }
@@ -86,6 +86,12 @@ impl Plain {
         if !Filters::rss_is_on(control) {
             return None;
         }
+        self.hash(control, filters.table(file)?, frame)
+    }
+
+    /// The same where RSS is on and `table` is the key's.
+    #[inline(always)]
+    pub fn hash(&self, control: u32, table: &Table, frame: &[u8]) -> Option<(RssType, u32)> {
         let (with_ports, kind) = if self.tcp {
             (mrqc::TCP_IPV4, RssType::TcpIpv4)
         } else {
@@ -94,12 +100,9 @@ impl Plain {
         // Both ports follow both addresses.
         let input = frame.get(at::ADDRESSES..)?.first_chunk::<12>()?;
         if control & with_ports != 0 {
-            Some((kind, filters.table(file)?.hash(input)))
+            Some((kind, table.hash_fields(input)))
         } else if control & mrqc::IPV4 != 0 {
-            Some((
-                RssType::Ipv4,
-                filters.table(file)?.hash(input.first_chunk::<8>()?),
-            ))
+            Some((RssType::Ipv4, table.hash_fields(input.first_chunk::<8>()?)))
         } else {
             None
         }

@@ -94,23 +94,39 @@ impl RxQueue {
         } = self.ring;
         // No more are collected than were available.
         let first = if head >= n { head - n } else { head + count - n };
-        let at = (first..count).chain(0..first).zip(self.backs.drain(..));
-        match dma.ring(&mut self.place, base, count) {
+        let done = match dma.ring(&mut self.place, base, count) {
             Some(ring) => {
-                for (index, back) in at {
-                    if let Some(slot) = ring.get(index as usize) {
-                        ring_order::publish(slot, back);
-                    }
+                // Up to the ring's end, and from its start.
+                let to_end = ring.get(first as usize..).unwrap_or_default();
+                let before_end = to_end.len().min(self.backs.len());
+                for (slot, back) in to_end.iter().zip(&self.backs) {
+                    ring_order::publish(slot, *back);
+                }
+                for (slot, back) in ring.iter().zip(&self.backs[before_end..]) {
+                    ring_order::publish(slot, *back);
                 }
                 Ok(())
             }
-            None => {
-                let mut at = at;
-                at.try_for_each(|(index, back)| {
+            None => (first..count)
+                .chain(0..first)
+                .zip(&self.backs)
+                .try_for_each(|(index, back)| {
                     let at = u64::from(index) * SIZE as u64;
-                    dma.write_desc16(base.wrapping_add(at), back)
-                })
-            }
+                    dma.write_desc16(base.wrapping_add(at), *back)
+                }),
+        };
+        self.backs.clear();
+        done
+    }
+
+    /// Whether frames of up to so many bytes go into one buffer each, described by an advanced write-back; 0 where the queue is
+    /// not like that or is off.
+    #[inline]
+    pub fn longest_in_one(&self) -> usize {
+        if self.enabled && !self.halted && !self.legacy {
+            self.buffer
+        } else {
+            0
         }
     }
 }

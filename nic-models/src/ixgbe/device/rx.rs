@@ -1,13 +1,12 @@
 //! The receive path (datasheet 7.1): MAC checks, filters, queue choice, and writing frames and descriptors to memory.
 
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicU64;
 
 use super::core::Core;
 use super::fdir::Hit;
 use super::filter::{Address, Filters, Pass};
 use super::plain::Plain;
-use super::queue::{Cursor, RxQueue};
+use super::queue::RxQueue;
 use super::stats::FCS;
 use crate::dma::{DmaSpace, Fault};
 use crate::ixgbe::desc::rx::{self as desc, WriteBack, error, ptype, status};
@@ -16,7 +15,7 @@ use crate::packet::{self, Fragment, L3, L4, Parsed, checksum};
 use crate::ring_order;
 
 /// Shortest frame without its FCS.
-const MIN_FRAME: usize = 60;
+pub(super) const MIN_FRAME: usize = 60;
 /// Longest frame with its FCS where jumbo frames are off.
 const MAX_STANDARD: usize = 1518;
 /// Pause frames go here: 01:80:c2:00:00:01, as [`Address`] has it.
@@ -171,7 +170,7 @@ impl Core {
 
     /// Longest frame that is good, FCS included (8.2.3.22.13): a VLAN tag comes on top.
     #[inline]
-    fn longest(&self, tagged: bool) -> usize {
+    pub(super) fn longest(&self, tagged: bool) -> usize {
         let base = if self.file.one(Id::HLREG0) & hlreg0::JUMBOEN != 0 {
             (self.file.one(Id::MAXFRS) >> maxfrs::MFS_SHIFT) as usize
         } else {
@@ -345,21 +344,6 @@ impl Core {
     }
 }
 
-/// How many descriptors ahead of the head buffers are taken away from the processor that had them last, and descriptors.
-const BUFFERS_AHEAD: u32 = 8;
-const DESCRIPTORS_AHEAD: u32 = 16;
-
-/// Gets ready for the frames that will come next; more than [`BUFFERS_AHEAD`] descriptors are available.
-#[inline]
-fn prepare(dma: &DmaSpace, cursor: &Cursor, ring: &[[AtomicU64; 2]]) {
-    if let Some(slot) = ring.get(cursor.index(BUFFERS_AHEAD) as usize) {
-        dma.prefetch_to_write(desc::packet_addr(ring_order::fetch(slot)));
-    }
-    if let Some(slot) = ring.get((cursor.index(0) + DESCRIPTORS_AHEAD) as usize) {
-        crate::dma::prefetch_slot(slot);
-    }
-}
-
 /// Fills one buffer with a frame's two pieces, which fit; its descriptor is written back at the end of the round.
 #[inline]
 fn write_one(
@@ -377,11 +361,6 @@ fn write_one(
         Some(slot) => ring_order::fetch(slot),
         None => dma.read_desc16(cursor.address(0))?,
     };
-    if let Some(ring) = ring
-        && cursor.available() > BUFFERS_AHEAD
-    {
-        prepare(dma, &cursor, ring);
-    }
     let mut buffer = desc::packet_addr(posted);
     if !head.is_empty() {
         dma.write(buffer, head)?;

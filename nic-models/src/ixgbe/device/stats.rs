@@ -37,16 +37,22 @@ fn size_class(len: usize) -> usize {
 
 /// Frames and their bytes, without FCS.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sum {
-    frames: u32,
+pub(super) struct Sum {
+    pub frames: u32,
     bytes: u64,
 }
 
 impl Sum {
     #[inline]
-    fn add(&mut self, len: usize) {
+    pub fn add(&mut self, len: usize) {
         self.frames += 1;
         self.bytes += len as u64;
+    }
+
+    #[inline]
+    fn add_all(&mut self, more: Sum) {
+        self.frames += more.frames;
+        self.bytes += more.bytes;
     }
 
     /// Bytes with so many more for each frame.
@@ -97,18 +103,36 @@ impl Direction {
     }
 
     #[inline]
-    fn add_queue(&mut self, len: usize, counter: u32) {
+    fn add_queue(&mut self, frames: Sum, counter: u32) {
         let counter = counter as usize % QUEUE_COUNTERS;
-        self.queues[counter].add(len);
+        self.queues[counter].add_all(frames);
         self.used |= 1 << counter;
+    }
+
+    /// The counters in use, with what they count.
+    fn in_use(&self) -> impl Iterator<Item = (u32, Sum)> {
+        let mut left = self.used;
+        std::iter::from_fn(move || {
+            let counter = (left != 0).then(|| left.trailing_zeros())?;
+            left &= left - 1;
+            Some((counter, self.queues[counter as usize]))
+        })
+    }
+
+    /// Starts anew with the counters in use.
+    fn clear_queues(&mut self) {
+        let mut left = std::mem::take(&mut self.used);
+        while left != 0 {
+            self.queues[left.trailing_zeros() as usize] = Sum::default();
+            left &= left - 1;
+        }
     }
 
     /// Frames of all queues.
     fn all(&self) -> Sum {
-        self.queues.iter().fold(Sum::default(), |all, queue| Sum {
-            frames: all.frames + queue.frames,
-            bytes: all.bytes + queue.bytes,
-        })
+        let mut all = Sum::default();
+        self.in_use().for_each(|(_, queue)| all.add_all(queue));
+        all
     }
 }
 
@@ -124,7 +148,6 @@ pub(super) struct Tally {
     stopped: Sum,
     rx: Direction,
     tx: Direction,
-    some: bool,
 }
 
 impl Tally {
@@ -132,7 +155,6 @@ impl Tally {
     #[inline]
     pub fn rx_any(&mut self, frame: &[u8]) {
         self.any.add(frame.len());
-        self.some = true;
     }
 
     /// It was not a good frame.
@@ -156,72 +178,107 @@ impl Tally {
     /// It reached host memory through a queue of per-queue counter `counter`.
     #[inline]
     pub fn rx_delivered(&mut self, len: usize, counter: u32) {
-        self.rx.add_queue(len, counter);
-        self.some = true;
+        let one = Sum {
+            frames: 1,
+            bytes: len as u64,
+        };
+        self.rx.add_queue(one, counter);
+    }
+
+    /// All of that of a frame to the port's own address that went the whole way.
+    #[inline]
+    pub fn rx_straight(&mut self, frame: &[u8], counter: u32) {
+        self.rx_any(frame);
+        self.rx_passed(frame);
+        self.rx_delivered(frame.len(), counter);
     }
 
     /// A frame went out.
     #[inline]
     pub fn tx_sent(&mut self, frame: &[u8], counter: u32) {
+        let one = Sum {
+            frames: 1,
+            bytes: frame.len() as u64,
+        };
+        self.tx_sent_one(frame);
+        self.tx_sent_by(one, counter);
+    }
+
+    /// The same in two: of each frame this, and ...
+    #[inline]
+    pub fn tx_sent_one(&mut self, frame: &[u8]) {
         self.tx.add(frame);
-        self.tx.add_queue(frame.len(), counter);
-        self.some = true;
+    }
+
+    /// ... of all frames of a queue that.
+    #[inline]
+    pub fn tx_sent_by(&mut self, frames: Sum, counter: u32) {
+        self.tx.add_queue(frames, counter);
     }
 
     /// Counts everything into the registers.
     pub fn flush(&mut self, file: &mut RegFile) {
-        if self.some {
-            std::mem::take(self).count(file);
-        }
-    }
-
-    fn count(self, file: &mut RegFile) {
-        let Tally {
-            any,
-            bad,
-            stopped,
-            rx,
-            tx,
-            ..
-        } = self;
-        let good = any.but(bad);
-        let (passed, delivered) = (good.but(stopped), rx.all());
-        let all_sent = tx.all();
         // What the byte counters behind the filters see of an FCS.
         let fcs = if file.one(Id::HLREG0) & hlreg0::RXCRCSTRP != 0 {
             0
         } else {
             FCS
         };
+        if self.any.frames != 0 {
+            self.count_arrived(file, fcs);
+        }
+        // Frames that have waited are delivered in a later round than they arrived.
+        if self.rx.used != 0 {
+            self.count_delivered(file, fcs);
+        }
+        if self.tx.used != 0 {
+            self.count_sent(file);
+        }
+    }
+
+    fn count_arrived(&mut self, file: &mut RegFile, fcs: usize) {
+        let any = std::mem::take(&mut self.any);
+        let good = any.but(std::mem::take(&mut self.bad));
+        let passed = good.but(std::mem::take(&mut self.stopped));
         file.count(Id::TPR, 0, any.frames);
         file.count_wide(Id::TORL, Id::TORH, 0, any.bytes_with(FCS));
         file.count(Id::RXNFGPC, 0, good.frames);
         file.count_wide(Id::RXNFGBCL, Id::RXNFGBCH, 0, good.bytes_with(FCS));
         file.count(Id::GPRC, 0, passed.frames);
         file.count_wide(Id::GORCL, Id::GORCH, 0, passed.bytes_with(fcs));
-        file.count(Id::BPRC, 0, rx.broadcast);
-        file.count(Id::MPRC, 0, rx.multicast);
-        file.count(Id::RXDGPC, 0, delivered.frames);
-        file.count_wide(Id::RXDGBCL, Id::RXDGBCH, 0, delivered.bytes_with(fcs));
-        let sent = all_sent.bytes_with(FCS);
-        for id in [Id::TPT, Id::GPTC, Id::TXDGPC] {
-            file.count(id, 0, all_sent.frames);
-        }
-        file.count_wide(Id::GOTCL, Id::GOTCH, 0, sent);
-        file.count_wide(Id::TXDGBCL, Id::TXDGBCH, 0, sent);
-        file.count(Id::BPTC, 0, tx.broadcast);
-        file.count(Id::MPTC, 0, tx.multicast);
-        let sizes = RX_SIZES
-            .into_iter()
-            .zip(rx.sizes)
-            .chain(TX_SIZES.into_iter().zip(tx.sizes));
+        file.count(Id::BPRC, 0, std::mem::take(&mut self.rx.broadcast));
+        file.count(Id::MPRC, 0, std::mem::take(&mut self.rx.multicast));
+        let sizes = RX_SIZES.into_iter().zip(std::mem::take(&mut self.rx.sizes));
         sizes.for_each(|(id, frames)| file.count(id, 0, frames));
-        for counter in (0..QUEUE_COUNTERS as u32).filter(|counter| (rx.used | tx.used) >> counter & 1 == 1) {
-            let (got, went) = (rx.queues[counter as usize], tx.queues[counter as usize]);
+    }
+
+    fn count_delivered(&mut self, file: &mut RegFile, fcs: usize) {
+        let all = self.rx.all();
+        file.count(Id::RXDGPC, 0, all.frames);
+        file.count_wide(Id::RXDGBCL, Id::RXDGBCH, 0, all.bytes_with(fcs));
+        for (counter, got) in self.rx.in_use() {
             file.count(Id::QPRC, counter, got.frames);
             file.count_wide(Id::QBRCL, Id::QBRCH, counter, got.bytes_with(fcs));
+        }
+        self.rx.clear_queues();
+    }
+
+    fn count_sent(&mut self, file: &mut RegFile) {
+        let all = self.tx.all();
+        let bytes = all.bytes_with(FCS);
+        for id in [Id::TPT, Id::GPTC, Id::TXDGPC] {
+            file.count(id, 0, all.frames);
+        }
+        file.count_wide(Id::GOTCL, Id::GOTCH, 0, bytes);
+        file.count_wide(Id::TXDGBCL, Id::TXDGBCH, 0, bytes);
+        file.count(Id::BPTC, 0, std::mem::take(&mut self.tx.broadcast));
+        file.count(Id::MPTC, 0, std::mem::take(&mut self.tx.multicast));
+        let sizes = TX_SIZES.into_iter().zip(std::mem::take(&mut self.tx.sizes));
+        sizes.for_each(|(id, frames)| file.count(id, 0, frames));
+        for (counter, went) in self.tx.in_use() {
             file.count(Id::QPTC, counter, went.frames);
             file.count_wide(Id::QBTCL, Id::QBTCH, counter, went.bytes_with(FCS));
         }
+        self.tx.clear_queues();
     }
 }

@@ -2,6 +2,7 @@
 
 use super::core::Core;
 use super::queue::{First, HEADROOM, TxQueue};
+use super::stats::Sum;
 use crate::dma::{DmaSpace, Fault};
 use crate::ixgbe::desc::tx::{self as desc, Context, Data, Legacy, cmd, dtyp, popts, tucmd};
 use crate::ixgbe::regs::{Id, dmatxctl};
@@ -9,7 +10,7 @@ use crate::packet::segment::{Gso, L4Checksum, Segments, TcpFlagMasks};
 use crate::packet::vlan::{self, Tag};
 use crate::packet::{self, L4, checksum};
 use crate::ring_order;
-use crate::wire::{SendOutcome, Wire};
+use crate::wire::{Outgoing, SendOutcome, Wire};
 
 /// Shortest frame without its FCS; the MAC pads to it.
 const MIN_FRAME: usize = 60;
@@ -82,79 +83,100 @@ impl Core {
     /// Whether something was written back that software asked to be told of. Descriptors are fetched in blocks, as the
     /// hardware does (7.2.3.4); each is written back before the next is worked on.
     fn run_queue(&mut self, wire: &mut dyn Wire, queue: &mut TxQueue) -> Result<bool, Stop> {
-        let mut reported = false;
-        let mut frames = 0;
+        let mut round = Round::default();
         let mut todo = queue.ring.available().min(DESCRIPTORS) as usize;
         let mut block = [[0; 2]; BLOCK];
         while todo > 0 {
             let fetched = fetch(&self.dma, queue, &mut block[..todo.min(BLOCK)])?;
             todo -= fetched;
+            let mut block = &block[..fetched];
             // All frames of the block are on their way before the first is looked at.
-            block[..fetched]
-                .iter()
-                .for_each(|descriptor| self.dma.prefetch(descriptor[0]));
-            for &descriptor in &block[..fetched] {
-                let command = (descriptor[1] >> 24) as u8;
-                let ends = self.send_direct(wire, queue, descriptor)?
-                    || self.take_descriptor(wire, queue, descriptor)?;
-                let done = queue.ring.index(0);
-                queue.ring.advance(1);
-                if command & cmd::RS != 0 {
-                    reported = true;
-                    match queue.write_back {
-                        Some(address) => self.dma.store_u32(address, queue.ring.head)?,
-                        None => write_back(&self.dma, queue, done, descriptor)?,
-                    }
+            let window = self.dma.window();
+            block.iter().for_each(|descriptor| window.prefetch(descriptor[0]));
+            while !block.is_empty() {
+                let sent = match wire.outgoing() {
+                    Some(mut out) => self.send_direct(&mut out, queue, block, &mut round)?,
+                    None => self.send_direct(wire, queue, block, &mut round)?,
+                };
+                block = &block[sent..];
+                if round.frames < super::BUDGET
+                    && let [descriptor, more @ ..] = block
+                {
+                    block = more;
+                    let ends = self.take_descriptor(wire, queue, *descriptor)?;
+                    round.complete(&self.dma, queue, *descriptor)?;
+                    round.frames += usize::from(ends);
                 }
-                frames += usize::from(ends);
-                if frames == super::BUDGET {
-                    return Ok(reported);
+                if round.frames >= super::BUDGET {
+                    return Ok(round.reported);
                 }
             }
         }
-        Ok(reported)
+        Ok(round.reported)
     }
 
-    /// A frame in one buffer that is neither segmented nor tagged goes from memory straight into the wire's batch, its
-    /// checksums filled in there. False, with nothing done, for any other, and where the wire has no such room.
+    /// Frames in one buffer each that are neither segmented nor tagged go from memory straight into the wire's batch, their
+    /// checksums filled in there. Gives the number of descriptors that were done: up to the first of another kind, the end of
+    /// the wire's room or that of the round.
     #[inline]
-    fn send_direct(
+    fn send_direct<R: Room + ?Sized>(
         &mut self,
-        wire: &mut dyn Wire,
-        queue: &TxQueue,
-        descriptor: [u64; 2],
-    ) -> Result<bool, Stop> {
-        let command = (descriptor[1] >> 24) as u8;
-        let simple = command & (cmd::DEXT | cmd::EOP | cmd::VLE | cmd::TSE) == cmd::DEXT | cmd::EOP
-            && desc::dtyp(descriptor) == dtyp::DATA
-            && queue.first.is_none()
-            && self.link
-            && !self.loops_back();
-        if !simple {
-            return Ok(false);
+        out: &mut R,
+        queue: &mut TxQueue,
+        block: &[[u64; 2]],
+        round: &mut Round,
+    ) -> Result<usize, Stop> {
+        if queue.first.is_some() || !self.link || self.loops_back() {
+            return Ok(0);
         }
-        let data = Data::decode(descriptor);
-        let len = usize::from(data.len);
-        let size = len.max(MIN_FRAME);
-        if len < 14 {
-            return Ok(false);
+        let mut sent = Sum::default();
+        let done = self.send_each(out, queue, block, round, &mut sent);
+        if sent.frames != 0 {
+            self.counters.tx_frames += u64::from(sent.frames);
+            self.tally.tx_sent_by(sent, queue.counter);
         }
-        let Some(room) = wire.room(size) else {
-            return Ok(false);
-        };
-        self.dma.read(data.addr, &mut room[..len])?;
-        if len < size {
-            room[len..].fill(0);
+        done
+    }
+
+    #[inline(always)]
+    fn send_each<R: Room + ?Sized>(
+        &mut self,
+        out: &mut R,
+        queue: &mut TxQueue,
+        block: &[[u64; 2]],
+        round: &mut Round,
+        sent: &mut Sum,
+    ) -> Result<usize, Stop> {
+        let window = self.dma.window();
+        for (done, &descriptor) in block.iter().enumerate() {
+            let [addr, what] = descriptor;
+            let len = usize::from(what as u16);
+            if !is_direct(what) || len < 14 || round.frames >= super::BUDGET {
+                return Ok(done);
+            }
+            let size = len.max(MIN_FRAME);
+            let Some(room) = out.room(size) else {
+                return Ok(done);
+            };
+            let (frame, padding) = room.split_at_mut(len);
+            if !window.read(addr, frame) {
+                self.dma.read(addr, frame)?;
+            }
+            if !padding.is_empty() {
+                padding.fill(0);
+            }
+            if what & OFFLOADS != 0 {
+                let data = Data::decode(descriptor);
+                checksums(frame, &data, &queue.contexts[usize::from(data.idx & 1)])?;
+                self.counters.tx_checksummed += 1;
+            }
+            self.tally.tx_sent_one(room);
+            sent.add(size);
+            out.commit(size);
+            round.complete(&self.dma, queue, descriptor)?;
+            round.frames += 1;
         }
-        if data.popts & (popts::IXSM | popts::TXSM) != 0 {
-            let context = &queue.contexts[usize::from(data.idx & 1)];
-            checksums(&mut room[..len], &data, context)?;
-            self.counters.tx_checksummed += 1;
-        }
-        self.tally.tx_sent(room, queue.counter);
-        self.counters.tx_frames += 1;
-        wire.commit(size);
-        Ok(true)
+        Ok(block.len())
     }
 
     /// One descriptor: a context is remembered, data is gathered, the last of a frame sends it. True for that one.
@@ -341,6 +363,73 @@ impl Core {
             }
         }
     }
+}
+
+/// How far a queue has got in a round.
+#[derive(Debug, Default)]
+struct Round {
+    /// Frames that are out.
+    frames: usize,
+    /// Something was written back.
+    reported: bool,
+}
+
+impl Round {
+    /// The descriptor at the queue's head is done: the head moves on, and software is told if it asked for it.
+    #[inline(always)]
+    fn complete(&mut self, dma: &DmaSpace, queue: &mut TxQueue, descriptor: [u64; 2]) -> Result<(), Fault> {
+        let done = queue.ring.index(0);
+        queue.ring.advance(1);
+        if descriptor[1] & u64::from(cmd::RS) << 24 == 0 {
+            return Ok(());
+        }
+        self.reported = true;
+        match queue.write_back {
+            Some(address) => dma.store_u32(address, queue.ring.head),
+            None => write_back(dma, queue, done, descriptor),
+        }
+    }
+}
+
+/// Where frames get room before they go out: see [`Wire::room`] and [`Wire::commit`].
+trait Room {
+    fn room(&mut self, len: usize) -> Option<&mut [u8]>;
+    fn commit(&mut self, len: usize);
+}
+
+impl Room for dyn Wire + '_ {
+    fn room(&mut self, len: usize) -> Option<&mut [u8]> {
+        Wire::room(self, len)
+    }
+
+    fn commit(&mut self, len: usize) {
+        Wire::commit(self, len);
+    }
+}
+
+impl Room for Outgoing<'_> {
+    #[inline(always)]
+    fn room(&mut self, len: usize) -> Option<&mut [u8]> {
+        Outgoing::room(self, len)
+    }
+
+    #[inline(always)]
+    fn commit(&mut self, len: usize) {
+        Outgoing::commit(self, len);
+    }
+}
+
+/// Checksums to insert, in an advanced data descriptor's second quadword.
+const OFFLOADS: u64 = ((popts::IXSM | popts::TXSM) as u64) << 40;
+
+/// Whether a descriptor, by its second quadword, is the only one of a frame that is neither segmented nor tagged.
+#[inline(always)]
+fn is_direct(what: u64) -> bool {
+    const fn bits(command: u8, kind: u8) -> u64 {
+        (command as u64) << 24 | (kind as u64) << 20
+    }
+    let mask = bits(cmd::DEXT | cmd::EOP | cmd::VLE | cmd::TSE, 0xf);
+    what & mask == bits(cmd::DEXT | cmd::EOP, dtyp::DATA)
 }
 
 /// Reads descriptors from the queue's head on into `block`, as many as lie there in one piece: at least one.
