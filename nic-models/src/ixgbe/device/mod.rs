@@ -2,8 +2,8 @@
 //!
 //! [`Ixgbe82599`] is the PCI function: configuration space, BARs, MSI-X table. Register accesses go through `access`
 //! to the register `file` and to the parts that behave (`eeprom`, `sfp`, `irq`, `fdir`); `core` runs the rounds of
-//! work, `rx` and `tx` move frames, `plain` and `filter` say what they are and where they go, `stats` counts them. `mapped` serves register
-//! pages that the client has mapped.
+//! work, `rx` and `tx` move frames, `rx_batch` those that need little and come together, `plain` and `filter` say what
+//! they are and where they go, `stats` counts them. `mapped` serves register pages that the client has mapped.
 //!
 //! The model is single-threaded and nothing outlives a call that was not latched: see [`crate::device::Model`].
 
