@@ -64,6 +64,36 @@ fn a_row_has_the_agreed_names() {
 }
 
 #[test]
+fn an_engine_that_cannot_run_the_balancer_is_left_out_with_the_reason() {
+    let output = bench(&[
+        "lb",
+        "--json",
+        "--case",
+        "tcp4-l2",
+        "--millis",
+        "1",
+        "--no-instructions",
+    ]);
+    assert!(output.status.success(), "{output:?}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let engines: Vec<_> = report["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| &row["engine"])
+        .collect();
+    assert!(engines.contains(&&"interp".into()), "{engines:?}");
+    let notes = report["notes"].as_array().unwrap();
+    for engine in ["jit", "rbpf"] {
+        let told = notes.iter().any(|note| {
+            note.as_str()
+                .is_some_and(|note| note.starts_with(&format!("{engine} left out: ")))
+        });
+        assert_ne!(told, engines.contains(&&engine.into()), "{engine}: {report}");
+    }
+}
+
+#[test]
 fn unknown_cases_and_engines_are_told_which_there_are() {
     for (args, known) in [
         (["lb", "--case", "tcp5"], "tcp4-l2"),

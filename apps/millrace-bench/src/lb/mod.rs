@@ -74,8 +74,10 @@ pub fn run(args: &Args) -> Result<(), BenchError> {
         for engine in engines {
             match row(args, case, *engine) {
                 Ok(row) => rows.push(row),
-                Err(BenchError::Load(LoadError::EngineUnavailable { .. })) if args.engines.is_empty() => {
-                    let note = format!("engine {} is not available in this build", engine_name(*engine));
+                Err(BenchError::Load(
+                    why @ (LoadError::EngineUnavailable { .. } | LoadError::EngineRefused { .. }),
+                )) if args.engines.is_empty() => {
+                    let note = format!("{} left out: {why}", engine_name(*engine));
                     if !notes.contains(&note) {
                         notes.push(note);
                     }
